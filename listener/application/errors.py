@@ -1,0 +1,113 @@
+"""Errors of the application: either it passes, or somebody has to act.
+
+```
+ListenerError
+├── Retryable                 wait and try again; nothing was lost
+│   ├── NodeUnavailable         no answer, an HTTP error or a rate limit
+│   ├── NodeBehind              the node does not know the block yet
+│   ├── InconsistentReply       two answers of the node contradict each other
+│   ├── RangeTooLarge           the node refuses a range for its size
+│   ├── StoreUnavailable        Redis did not answer, or we cannot know whether it did
+│   ├── BackendUnavailable      the backend is away or did not acknowledge in time
+│   └── BackendRefused          the backend answered, but not `{"ok": true}`
+└── Fatal                     stop; the message says what to do
+    ├── InvalidConfiguration    a setting is missing or malformed
+    ├── WrongChain              the node serves another chain than CHAIN_ID
+    ├── ChainRestarted          same chain id, another chain: a dev chain began anew
+    ├── ForeignData             Redis holds data of something else
+    ├── NewerSchema             Redis holds data of a newer version of this service
+    ├── SettingsChanged         a setting that gives stored data its meaning was changed
+    ├── ReorgTooDeep            a fork below what can be undone
+    └── Superseded              another instance has taken the stream over
+```
+"""
+
+
+class ListenerError(Exception):
+    """Everything this service raises on purpose."""
+
+
+class Retryable(ListenerError):
+    """Wait and try again; nothing was lost."""
+
+
+class NodeUnavailable(Retryable):
+    """The node gave no usable answer."""
+
+
+class NodeBehind(Retryable):
+    """The node does not know a block that it, or its neighbour, has announced."""
+
+
+class InconsistentReply(Retryable):
+    """Two answers of the node contradict each other."""
+
+
+class RangeTooLarge(Retryable):
+    """The node refuses a range of blocks for its size; ask for a smaller one."""
+
+
+class StoreUnavailable(Retryable):
+    """Redis did not answer; whether it acted is settled by reading the head."""
+
+
+class BackendUnavailable(Retryable):
+    """The backend is away or did not acknowledge in time."""
+
+
+class BackendRefused(Retryable):
+    """The backend answered, but not with `{"ok": true}`."""
+
+
+class Fatal(ListenerError):
+    """Somebody has to act; the message says how."""
+
+    exit_code = 1
+
+
+class InvalidConfiguration(Fatal):
+    """A setting is missing or malformed."""
+
+    exit_code = 2
+
+
+class WrongChain(Fatal):
+    """The node serves another chain than `CHAIN_ID`."""
+
+    exit_code = 3
+
+
+class ChainRestarted(Fatal):
+    """Same chain id, another chain."""
+
+    exit_code = 4
+
+
+class ForeignData(Fatal):
+    """Redis holds data that is not ours to touch."""
+
+    exit_code = 4
+
+
+class NewerSchema(Fatal):
+    """Redis was written by a newer version."""
+
+    exit_code = 4
+
+
+class SettingsChanged(Fatal):
+    """A setting that gives stored data its meaning differs from when the data was written."""
+
+    exit_code = 4
+
+
+class ReorgTooDeep(Fatal):
+    """The chain forked below the oldest block that can be undone."""
+
+    exit_code = 5
+
+
+class Superseded(Fatal):
+    """Another instance has committed to this stream since we took it."""
+
+    exit_code = 6

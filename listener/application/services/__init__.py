@@ -1,0 +1,1 @@
+"""The long-running parts: each is one coroutine that only ends by an error or by cancellation."""

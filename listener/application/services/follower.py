@@ -1,0 +1,359 @@
+"""The follower: the one writer of its stream.
+
+Start-up is recovery: it reads the committed head and goes on from there. Every step asks how the node's
+newest block relates to our head and does the one thing that follows: load history, commit the next block,
+roll back, or let time pass.
+"""
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from listener.application.errors import (
+    ChainRestarted,
+    NodeUnavailable,
+    RangeTooLarge,
+    ReorgTooDeep,
+    SettingsChanged,
+    StoreUnavailable,
+    Superseded,
+    WrongChain,
+)
+from listener.application.interfaces import (
+    ChainIdentity,
+    ChainSource,
+    Clock,
+    CommitSignal,
+    HeadHints,
+    MarketStore,
+    Observer,
+    StoredStream,
+)
+from listener.application.state import ChangeSet, Head, MarketState, Rules, StreamState
+from listener.application.use_cases.process_block import (
+    closed_by,
+    process_blocks,
+    resolve_blocks,
+    tokens_to_read,
+)
+from listener.application.use_cases.refresh_stats import refresh
+from listener.application.use_cases.rollback import roll_back
+from listener.domain.chain import Extend, Gap, Reorg, relate
+from listener.domain.facts import BlockFacts
+from listener.domain.value_objects import DAY_MS, MINUTE_MS, BlockRef, MarketId
+
+REFRESH_SLICE: Final = 200
+"""Markets brought up to date by one refresh commit, so that it never delays a block for long."""
+
+RESET_HINT: Final = "run `listener reset` to forget the stored data and load the chain from the start"
+
+
+@dataclass(frozen=True, slots=True)
+class FollowerLimits:
+    """Bounds of the follower.
+
+    Attributes:
+        poll_s: how often the tip is asked for when nobody hints at a new head.
+        range_blocks: most blocks asked for at once while catching up.
+        commit_trades: most trades in one commit while catching up.
+        cached_markets: market states kept in memory; the least recently used go first.
+        close_grace_ms: how long after its end a candle is closed by the wall clock, without a block.
+    """
+
+    poll_s: float
+    range_blocks: int
+    commit_trades: int
+    cached_markets: int
+    close_grace_ms: int = 5_000
+
+
+class Follower:
+    """Follows the chain and commits what it says.
+
+    Args:
+        start: first block that matters, or None: the oldest deployment among `rules.factories`.
+        tell_backend: write outbox rows; without a backend nobody would read them.
+    """
+
+    def __init__(
+        self,
+        *,
+        chain: ChainSource,
+        hints: HeadHints,
+        store: MarketStore,
+        clock: Clock,
+        observer: Observer,
+        signal: CommitSignal,
+        rules: Rules,
+        limits: FollowerLimits,
+        chain_id: int,
+        start: int | None,
+        fingerprint: Mapping[str, str],
+        tell_backend: bool,
+    ) -> None:
+        self._chain = chain
+        self._hints = hints
+        self._store = store
+        self._clock = clock
+        self._observer = observer
+        self._signal = signal
+        self._rules = rules
+        self._limits = limits
+        self._chain_id = chain_id
+        self._start = start
+        self._fingerprint = fingerprint
+        self._tell = tell_backend
+        self._state: StreamState | None = None
+        self._markets: OrderedDict[MarketId, MarketState] = OrderedDict()
+        self._unsettled: ChangeSet | None = None
+        self._trades = 0
+        self._passed_minute = -1
+
+    @property
+    def state(self) -> StreamState:
+        """What is committed, as far as this writer knows."""
+        if self._state is None:
+            raise RuntimeError("the follower has not recovered yet")
+        return self._state
+
+    async def run(self) -> None:
+        """Recover, then follow for ever. Raises `Retryable` and `Fatal` errors.
+
+        May be called again after a `Retryable` error: the identity of the chain is checked anew, an
+        unknown outcome is settled, and what was committed is not read again.
+        """
+        identity = await self._identify()
+        if self._state is None:
+            self._state = await self._recover(identity)
+        await self._settle()
+        hint: BlockRef | None = None
+        while True:
+            await self._follow(hint)
+            self._observer.healthy("chain")
+            self._observer.synced(synced=True, number=self.state.head.number)
+            await self._let_time_pass()
+            hint = await self._hints.wait(self._limits.poll_s)
+
+    async def _identify(self) -> ChainIdentity:
+        identity = await self._chain.identity()
+        if identity.chain_id != self._chain_id:
+            raise WrongChain(
+                f"the node serves chain {identity.chain_id}, CHAIN_ID says {self._chain_id}: "
+                "set CHAIN_ID or BLOCKCHAIN_HTTP_URL right; nothing was written"
+            )
+        return identity
+
+    async def _recover(self, identity: ChainIdentity) -> StreamState:
+        stored = await self._store.load()
+        if stored is None:
+            base = await self._base()
+            await self._store.initialise(identity, base, self._fingerprint, self._clock.now())
+            stored = await self._store.load()
+            if stored is None:
+                raise StoreUnavailable("the stream vanished right after it was created")
+        self._check(stored, identity)
+        stored.state.head = await self._store.take_over(stored.state.head, self._clock.now())
+        return stored.state
+
+    async def _base(self) -> BlockRef:
+        """The block below the first one that matters."""
+        start = self._start
+        if start is None:
+            start = min([await self._chain.deployment_block(f) for f in sorted(self._rules.factories)])
+        return await self._chain.block(max(start - 1, 0))
+
+    def _check(self, stored: StoredStream, identity: ChainIdentity) -> None:
+        if stored.chain_id != identity.chain_id or stored.genesis != identity.genesis:
+            raise ChainRestarted(
+                f"Redis holds chain {stored.chain_id} with genesis {stored.genesis}, the node has genesis "
+                f"{identity.genesis}: a dev chain that was restarted, or another node; {RESET_HINT}"
+            )
+        changed = [
+            f"{name} was {stored.fingerprint.get(name)!r}, is {value!r}"
+            for name, value in self._fingerprint.items()
+            if stored.fingerprint.get(name) != value
+        ]
+        if changed:
+            raise SettingsChanged(
+                f"stored candles were made with other settings ({'; '.join(changed)}): "
+                f"set them back, or {RESET_HINT}"
+            )
+
+    async def _follow(self, hint: BlockRef | None) -> None:
+        """Commit until the newest known block is ours."""
+        tip = hint or await self._chain.tip()
+        while True:
+            relation = relate(self.state.recent(), tip)
+            if isinstance(relation, Extend):
+                await self._commit_live(await self._chain.facts(tip))
+            elif isinstance(relation, Gap):
+                await self._catch_up(tip)
+            elif isinstance(relation, Reorg):
+                await self._roll_back(relation.suspect)
+            elif hint is None:
+                return
+            hint, tip = None, await self._chain.tip()
+
+    async def _catch_up(self, tip: BlockRef) -> None:
+        """Commit final blocks by ranges, then the others one by one."""
+        final = tip.number - self._rules.finality_blocks
+        blocks = self._limits.range_blocks
+        while self.state.head.number < final:
+            first = self.state.head.number + 1
+            self._observer.synced(synced=False, number=first)
+            try:
+                facts = await self._chain.facts_between(first, min(final, first + blocks - 1))
+            except RangeTooLarge:
+                if blocks == 1:
+                    raise
+                blocks = max(blocks // 2, 1)
+                continue
+            if facts[0].block.parent_hash != self.state.head.hash:
+                return await self._roll_back(self.state.head.number - 1)
+            for run in _runs(facts, self._limits.commit_trades):
+                await self._commit_history(run)
+            blocks = min(blocks * 2, self._limits.range_blocks)
+            self._observer.progress(self.state.head.number, tip.number, self._trades)
+        while self.state.head.number < tip.number:
+            block = await self._chain.block(self.state.head.number + 1)
+            if block.parent_hash != self.state.head.hash:
+                return await self._roll_back(self.state.head.number - 1)
+            await self._commit_live(await self._chain.facts(block))
+        return None
+
+    async def _commit_history(self, blocks: list[BlockFacts]) -> None:
+        await self._process(blocks, live=False, undoable=False)
+
+    async def _commit_live(self, facts: BlockFacts) -> None:
+        await self._process([facts], live=self._tell, undoable=True)
+
+    async def _process(self, blocks: list[BlockFacts], *, live: bool, undoable: bool) -> None:
+        """Resolve, load, fold, commit."""
+        started = self._clock.monotonic()
+        wanted = tokens_to_read(self.state, blocks, self._rules)
+        tokens = await self._chain.tokens(wanted) if wanted else {}
+        resolved = resolve_blocks(self.state, blocks, tokens, self._rules)
+        markets = await self._load(resolved.touched() - resolved.created.keys())
+        changes = process_blocks(self.state, markets, resolved, self._rules, live=live, undoable=undoable)
+        await self._commit(changes, started)
+        self._trades += len(changes.trades)
+
+    async def _roll_back(self, suspect: int) -> None:
+        """Find the newest block that both chains have, and make it the head."""
+        started = self._clock.monotonic()
+        ours = {block.number: block for block in self.state.recent()}
+        oldest = self.state.recent()[0].number
+        number = suspect
+        while number >= oldest:
+            if (await self._chain.block(number)).hash == ours[number].hash:
+                break
+            number -= 1
+        else:
+            raise self._too_deep(oldest)
+        undos = await self._store.load_undos(number)
+        affected = {undo.market for block in undos for undo in block.markets}
+        states = await self._load(affected)
+        minutes = await self._store.load_minutes(affected, undos[-1].as_of - DAY_MS)
+        changes = roll_back(
+            self.state,
+            ours[number],
+            undos,
+            {market: state.market for market, state in states.items()},
+            minutes,
+            self._rules,
+            live=self._tell,
+        )
+        await self._commit(changes, started)
+
+    def _too_deep(self, oldest: int) -> ReorgTooDeep | ChainRestarted:
+        if oldest == self.state.base:
+            return ChainRestarted(
+                f"the node's chain differs from ours at block {oldest}, where the stored data begins: "
+                f"a dev chain that was restarted or reverted; {RESET_HINT}"
+            )
+        return ReorgTooDeep(
+            f"the node's chain differs from ours at block {oldest} already, deeper than FINALITY_WINDOW = "
+            f"{self._rules.finality_blocks} blocks can undo; nothing was changed; {RESET_HINT}"
+        )
+
+    async def _let_time_pass(self) -> None:
+        """Bring rolling figures to the wall clock, a slice of the due markets at a time.
+
+        Figures change on the minute only, so most calls have nothing to do and ask nobody.
+        """
+        now = self._clock.now()
+        state = self.state
+        as_of = max(state.head.as_of, now - now % MINUTE_MS)
+        closing = max(state.head.timestamp, now - self._limits.close_grace_ms)
+        owed = self._tell and state.resync_owed
+        if as_of // MINUTE_MS == self._passed_minute and not owed and not closed_by(state, closing, self._rules):
+            return
+        while True:
+            started = self._clock.monotonic()
+            due = await self._store.due(as_of, REFRESH_SLICE)
+            changes = refresh(state, await self._load(due), as_of, closing, self._rules, live=self._tell)
+            if changes is not None:
+                await self._commit(changes, started)
+            if len(due) < REFRESH_SLICE:
+                break
+        self._passed_minute = as_of // MINUTE_MS
+
+    async def _load(self, markets: Iterable[MarketId]) -> dict[MarketId, MarketState]:
+        """States of markets, from memory or from the store."""
+        known = {market: self._markets[market] for market in markets if market in self._markets}
+        missing = [market for market in markets if market not in known]
+        if missing:
+            known |= await self._store.load_markets(missing, self.state.head.as_of)
+        return known
+
+    async def _commit(self, changes: ChangeSet, started: float) -> None:
+        """Commit, and follow what was committed. An unknown outcome is settled by the next `run`."""
+        self._unsettled = changes
+        head = await self._store.commit(changes)
+        self._committed(changes, head)
+        self._observer.committed(changes, self._clock.monotonic() - started)
+
+    async def _settle(self) -> None:
+        """Find out whether the commit whose answer was lost has happened."""
+        changes, self._unsettled = self._unsettled, None
+        if changes is None:
+            return
+        self._markets.clear()
+        head = await self._store.head()
+        if head == changes.base:
+            return
+        if (head.hash, head.gen, head.epoch) != (changes.head.hash, changes.head.gen, changes.head.epoch):
+            raise Superseded("another instance has committed to this stream")
+        self._committed(changes, head)
+
+    def _committed(self, changes: ChangeSet, head: Head) -> None:
+        changes.head = head
+        self.state.apply(changes)
+        self._unsettled = None
+        if changes.reorg:
+            for market in changes.reorg.markets:
+                self._markets.pop(market, None)
+        else:
+            for market, state in changes.states.items():
+                self._markets[market] = state
+                self._markets.move_to_end(market)
+            while len(self._markets) > self._limits.cached_markets:
+                self._markets.popitem(last=False)
+        self._signal.notify()
+
+
+def _runs(blocks: Iterable[BlockFacts], most_trades: int) -> Iterable[list[BlockFacts]]:
+    """Contiguous runs of at most `most_trades` facts, or of one block."""
+    run: list[BlockFacts] = []
+    size = 0
+    for block in blocks:
+        if run and size + len(block.facts) > most_trades:
+            yield run
+            run, size = [], 0
+        run.append(block)
+        size += len(block.facts)
+    if run:
+        yield run
+
+

@@ -1,0 +1,279 @@
+"""What the service knows between two commits, and what one commit changes."""
+
+from collections import Counter, deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from listener.domain.entities import Candle, Market, MarketStats, Trade
+from listener.domain.events import (
+    CandlesClosed,
+    CandleUpdated,
+    DomainEvent,
+    HistoryLoaded,
+    MarketCreated,
+    MarketGraduated,
+    MarketRemoved,
+    ReorgDetected,
+    StatsUpdated,
+    TradeProcessed,
+)
+from listener.domain.rolling import RollingDay
+from listener.domain.value_objects import (
+    ONE_MINUTE,
+    ZERO_ADDRESS,
+    Address,
+    BlockRef,
+    Interval,
+    MarketId,
+    Price,
+    Timestamp,
+)
+
+PriceMode = Literal["execution", "spot"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The settings that give candles their meaning.
+
+    Attributes:
+        intervals: one minute first, always; then the others, ascending.
+        published: names of the intervals whose changes are told to the backend.
+        retention_ms: how long a candle is kept after its open time, by interval name; absent: for ever.
+        trades_kept: newest trades kept for a market.
+        finality_blocks: a block this far below the tip cannot be undone any more.
+        factories: addresses whose announcements count.
+    """
+
+    intervals: tuple[Interval, ...]
+    published: frozenset[str]
+    price_mode: PriceMode
+    retention_ms: Mapping[str, int]
+    trades_kept: int
+    finality_blocks: int
+    factories: frozenset[Address]
+    native_symbol: str = "ETH"
+    native_decimals: int = 18
+
+    def __post_init__(self) -> None:
+        """One-minute candles are the base of everything else."""
+        if self.intervals[0] != ONE_MINUTE:
+            raise ValueError("the first interval must be 1m")
+
+    def is_native(self, token: Address) -> bool:
+        """Whether `token` stands for the chain's own coin."""
+        return token == ZERO_ADDRESS
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The committed head and the fence of its writer.
+
+    Attributes:
+        as_of: the instant up to which rolling figures are exact, never before `timestamp`.
+        gen: raised by every rollback and takeover; a commit made under an older one is refused.
+        epoch: raised by every start; with `seq`, the number of the last outbox row, it only grows.
+    """
+
+    number: int
+    hash: str
+    timestamp: Timestamp
+    as_of: Timestamp
+    gen: int
+    epoch: int
+    seq: int
+
+
+class MarketState(NamedTuple):
+    """One market's newest candles, enough to fold the next trade.
+
+    Attributes:
+        live: the newest candle of each interval, in the order of `Rules.intervals`.
+    """
+
+    market: Market
+    live: tuple[Candle | None, ...]
+    day: RollingDay
+    last_price: Price | None
+
+    @classmethod
+    def new(cls, market: Market, intervals: int) -> "MarketState":
+        """A market without trades."""
+        return cls(market, (None,) * intervals, RollingDay.of(()), None)
+
+    def stats(self) -> MarketStats | None:
+        """The 24 h figures, or None before the first trade."""
+        if self.last_price is None:
+            return None
+        return MarketStats(self.day.changed, self.last_price, self.day.total())
+
+
+class CandleChange(NamedTuple):
+    """A candle as it shall be (None: gone) and as it was (None: it was not)."""
+
+    market: MarketId
+    interval: Interval
+    open_time: Timestamp
+    after: Candle | None
+    before: Candle | None
+
+
+class MarketUndo(NamedTuple):
+    """How one block changed one market, seen backwards.
+
+    Attributes:
+        created: the block created the market.
+        record: the market as it was, where the block changed its record.
+        trades: how many trades the block added.
+        last_price: last close before the block.
+        changed: the minute in which the 24 h figures had last changed.
+        candles: interval, open time and the candle as it was; None: it was not.
+    """
+
+    market: MarketId
+    created: bool
+    record: Market | None
+    trades: int
+    last_price: Price | None
+    changed: Timestamp
+    candles: tuple[tuple[str, Timestamp, Candle | None], ...]
+
+
+class BlockUndo(NamedTuple):
+    """The before-image of one block: what to restore when it is orphaned."""
+
+    block: BlockRef
+    as_of: Timestamp
+    markets: tuple[MarketUndo, ...]
+
+
+@dataclass(slots=True)
+class ChangeSet:
+    """Everything one commit does, or leaves undone if the head is not `base`."""
+
+    base: Head
+    head: Head
+    live: bool
+    """Whether rows are written for the backend one by one; otherwise a `resync` is owed."""
+    reason: str = ""
+    """Why a `resync` is announced with this commit; empty: it is not."""
+    blocks: tuple[BlockRef, ...] = ()
+    reorg: ReorgDetected | None = None
+    created: dict[MarketId, Market] = field(default_factory=dict)
+    removed: dict[MarketId, Market] = field(default_factory=dict)
+    graduated: dict[MarketId, Market] = field(default_factory=dict)
+    records: dict[MarketId, Market] = field(default_factory=dict)
+    trades: list[Trade] = field(default_factory=list)
+    dropped_trades: dict[MarketId, int] = field(default_factory=dict)
+    trades_kept: dict[MarketId, int] = field(default_factory=dict)
+    candles: list[CandleChange] = field(default_factory=list)
+    trims: list[tuple[MarketId, Interval, Timestamp]] = field(default_factory=list)
+    stats: dict[MarketId, MarketStats | None] = field(default_factory=dict)
+    due: dict[MarketId, Timestamp | None] = field(default_factory=dict)
+    closed: dict[str, Timestamp] = field(default_factory=dict)
+    undo: BlockUndo | None = None
+    undo_dropped: list[int] = field(default_factory=list)
+    states: dict[MarketId, MarketState] = field(default_factory=dict)
+    rejected: Counter[str] = field(default_factory=Counter)
+
+    def market(self, market: MarketId) -> Market:
+        """The record of a market that this change set touches."""
+        return self.states[market].market
+
+    def events(self, rules: Rules) -> Iterator[DomainEvent]:
+        """What has happened once this is committed, in the order in which it is told."""
+        if self.reason:
+            yield HistoryLoaded(self.reason)
+        if not self.live:
+            return
+        if self.reorg:
+            yield self.reorg
+        for removed in self.removed:
+            yield MarketRemoved(removed)
+        for market in self.created.values():
+            yield MarketCreated(market)
+        for trade in self.trades:
+            yield TradeProcessed(trade, self.market(trade.market))
+        for market in self.graduated.values():
+            yield MarketGraduated(market)
+        for change in self.candles:
+            if change.interval.name in rules.published:
+                yield CandleUpdated(change.market, change.interval, change.open_time, change.after)
+        for market_id, stats in self.stats.items():
+            yield StatsUpdated(market_id, stats)
+        for interval in rules.intervals:
+            if interval.name in self.closed and interval.name in rules.published:
+                yield CandlesClosed(interval, self.closed[interval.name])
+
+
+class Written(NamedTuple):
+    """A block inside the finality window and the trades it added, by market."""
+
+    block: BlockRef
+    trades: Mapping[MarketId, int]
+
+
+@dataclass(slots=True)
+class StreamState:
+    """The writer's view of its stream. Read-only to use cases; only `apply` changes it.
+
+    Attributes:
+        base: number of the block on which the stored data begins.
+        window: committed blocks that can still be undone, oldest first; the last is the head. Its
+            first entry is the fork point below which nothing can be undone.
+        sources: which market an emitter's events count for.
+        closed: close time of the last closed candle, by interval name.
+        resync_owed: whether something was committed that the backend was not told one by one.
+    """
+
+    base: int
+    head: Head
+    window: deque[Written]
+    sources: dict[str, MarketId]
+    closed: dict[str, Timestamp]
+    resync_owed: bool
+    markets: set[MarketId] = field(init=False)
+    pending: Counter[MarketId] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Derive what is looked up by market."""
+        self.markets = set(self.sources.values())
+        self.pending = Counter()
+        for written in self.window:
+            self.pending.update(written.trades)
+
+    @property
+    def final_timestamp(self) -> Timestamp:
+        """Time of the newest block that cannot be undone."""
+        return self.window[0].block.timestamp
+
+    def recent(self) -> list[BlockRef]:
+        """Committed blocks that can still be compared with the node's, the head last."""
+        return [written.block for written in self.window]
+
+    def apply(self, changes: ChangeSet) -> None:
+        """Follow a change set that was committed."""
+        self.head = changes.head
+        self.closed.update(changes.closed)
+        self.resync_owed = not changes.live or (self.resync_owed and not changes.reason)
+        for market in changes.created.values():
+            self.sources[market.source] = market.id
+            self.markets.add(market.id)
+        for market in changes.removed.values():
+            del self.sources[market.source]
+            self.markets.discard(market.id)
+        if changes.reorg:
+            while self.window[-1].block.number > changes.reorg.ancestor.number:
+                self.pending.subtract(self.window.pop().trades)
+        elif changes.undo:
+            counts = {undo.market: undo.trades for undo in changes.undo.markets if undo.trades}
+            self.window.append(Written(changes.undo.block, counts))
+            self.pending.update(counts)
+            for _ in changes.undo_dropped:
+                self.pending.subtract(self.window.popleft().trades)
+        elif changes.blocks:
+            self.window.clear()
+            self.pending.clear()
+            self.window.append(Written(changes.blocks[-1], {}))
+        self.pending += Counter()

@@ -1,0 +1,228 @@
+"""Every setting, with its unit, its bounds and an example. Documented for operators in `env.example`."""
+
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    AliasChoices,
+    AnyHttpUrl,
+    AnyWebsocketUrl,
+    Field,
+    RedisDsn,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from listener.application.errors import InvalidConfiguration
+from listener.application.state import Rules
+from listener.domain.errors import DomainError
+from listener.domain.value_objects import DAY_MS, MINUTE_MS, ONE_MINUTE, Address, Interval, parse_address
+
+DEFAULT_RETENTION: Final = "1m=3d,5m=10d,15m=30d,30m=60d,1h=120d,2h=180d,4h=1y"
+FOREVER: Final = "all"
+_UNITS_MS: Final = {"m": MINUTE_MS, "h": 60 * MINUTE_MS, "d": DAY_MS, "w": 7 * DAY_MS, "y": 365 * DAY_MS}
+LEAST_MINUTES_MS: Final = 2 * DAY_MS
+"""One-minute candles must outlive the rolling day and the finality window."""
+
+
+class Settings(BaseSettings):
+    """Settings from the environment and `.env`. Names are the environment's, in lower case."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", populate_by_name=True)
+
+    environment: Literal["development", "production", "test"] = Field(
+        "development", validation_alias=AliasChoices("ENVIRONMENT", "ENV"), examples=["production"]
+    )
+    blockchain_http_url: AnyHttpUrl = Field(
+        AnyHttpUrl("http://127.0.0.1:8545"), examples=["https://mainnet.example.org/v3/KEY"]
+    )
+    blockchain_ws_url: AnyWebsocketUrl | None = Field(None, examples=["wss://mainnet.example.org/ws/KEY"])
+    chain_id: int = Field(31337, ge=1, examples=[1])
+    bonding_curve_factory_address: Annotated[tuple[Address, ...], NoDecode] = Field(
+        examples=["0x5fbdb2315678afecb367f032d93f642f64180aa3"]
+    )
+    start_block: int | None = Field(None, ge=0, examples=[19_000_000])
+    redis_url: RedisDsn = Field(
+        RedisDsn("redis://127.0.0.1:6379/0"), examples=["redis://:password@redis:6379/0"]
+    )
+    backend_socket_url: AnyHttpUrl | None = Field(None, examples=["http://backend:3000"])
+    backend_auth_token: SecretStr | None = Field(None, min_length=8, examples=["a-long-random-text"])
+    websocket_host: str = Field("127.0.0.1", examples=["0.0.0.0"])  # noqa: S104 - an example
+    websocket_port: int = Field(8080, ge=0, le=65535, examples=[8080])
+
+    ohlcv_intervals: Annotated[tuple[Interval, ...], NoDecode] = Field(
+        tuple(Interval.parse(name) for name in ("1m", "5m", "15m", "1h", "4h", "1d")),
+        examples=["1m,5m,15m,1h,4h,1d"],
+    )
+    candle_retention: Annotated[dict[str, int | None], NoDecode] = Field(
+        default_factory=dict, validate_default=True, examples=["1m=3d,5m=10d,1h=all"]
+    )
+    trades_retention: int = Field(200, ge=1, le=5_000, examples=[200])
+    price_mode: Literal["execution", "spot"] = Field("execution", examples=["spot"])
+    native_symbol: str = Field("ETH", min_length=1, max_length=16, examples=["BNB"])
+
+    finality_window: int = Field(64, ge=1, le=10_000, examples=[64])
+    batch_size: int = Field(2_000, ge=1, le=50_000, examples=[2_000])
+    range_blocks: int = Field(1_000, ge=1, le=100_000, examples=[1_000])
+    poll_interval_ms: int = Field(1_000, ge=10, le=600_000, examples=[1_000])
+    processing_interval_ms: int = Field(100, ge=0, le=60_000, examples=[100])
+    close_grace_ms: int = Field(5_000, ge=0, le=600_000, examples=[5_000])
+    rpc_timeout_ms: int = Field(20_000, ge=100, le=600_000, examples=[20_000])
+    redis_timeout_ms: int = Field(5_000, ge=100, le=600_000, examples=[5_000])
+    backend_ack_timeout_ms: int = Field(10_000, ge=100, le=600_000, examples=[10_000])
+    outbox_max_rows: int = Field(100_000, ge=1_000, le=10_000_000, examples=[100_000])
+    market_cache: int = Field(10_000, ge=10, le=1_000_000, examples=[10_000])
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", examples=["DEBUG"])
+    log_file: str | None = Field(None, examples=["listener.log"])
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _empty_is_unset(cls, value: Any, info: Any) -> Any:  # noqa: ANN401 - raw settings of any type
+        """`NAME=` in a file means the default."""
+        if isinstance(value, str) and not value.strip():
+            field = cls.model_fields[info.field_name]
+            if field.is_required():
+                raise ValueError("is empty")
+            return field.get_default(call_default_factory=True, validated_data={})
+        return value.strip() if isinstance(value, str) else value
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _level(cls, value: object) -> object:
+        return value.upper() if isinstance(value, str) else value
+
+    @field_validator("bonding_curve_factory_address", mode="before")
+    @classmethod
+    def _factories(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(parse_address(part.strip()) for part in value.split(","))
+
+    @field_validator("ohlcv_intervals", mode="before")
+    @classmethod
+    def _intervals(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        intervals = {Interval.parse(part.strip()) for part in value.split(",")}
+        return tuple(sorted(intervals, key=lambda interval: interval.ms))
+
+    @field_validator("candle_retention", mode="before")
+    @classmethod
+    def _retention(cls, value: object) -> object:
+        text = value if isinstance(value, str) else ""
+        return {**_parse_retention(DEFAULT_RETENTION), **(_parse_retention(text) if text else {})}
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.backend_socket_url is not None and self.backend_auth_token is None:
+            raise ValueError(
+                "BACKEND_AUTH_TOKEN is missing: BACKEND_SOCKET_URL needs a token of at least 8 characters, "
+                "e.g. BACKEND_AUTH_TOKEN=a-long-random-text"
+            )
+        kept = self.candle_retention.get(ONE_MINUTE.name)
+        if kept is not None and kept < LEAST_MINUTES_MS:
+            raise ValueError(
+                "CANDLE_RETENTION: one-minute candles are the base of the 24 h figures and must be kept "
+                "for 2 days at least, e.g. CANDLE_RETENTION=1m=3d"
+            )
+        if self.environment == "production":
+            for name in ("blockchain_http_url", "redis_url", "chain_id"):
+                if name not in self.model_fields_set:
+                    raise ValueError(
+                        f"{name.upper()} is missing: with ENVIRONMENT=production nothing is assumed, "
+                        f"e.g. {_example(name)}"
+                    )
+        return self
+
+    def rules(self) -> Rules:
+        """The settings that give candles their meaning."""
+        published = frozenset(interval.name for interval in self.ohlcv_intervals)
+        others = tuple(interval for interval in self.ohlcv_intervals if interval != ONE_MINUTE)
+        intervals = (ONE_MINUTE, *others)
+        retention = {
+            interval.name: kept
+            for interval in intervals
+            if (kept := self.candle_retention.get(interval.name)) is not None
+        }
+        return Rules(
+            intervals=intervals,
+            published=published,
+            price_mode=self.price_mode,
+            retention_ms=retention,
+            trades_kept=self.trades_retention,
+            finality_blocks=self.finality_window,
+            factories=frozenset(self.bonding_curve_factory_address),
+            native_symbol=self.native_symbol,
+        )
+
+    def fingerprint(self) -> dict[str, str]:
+        """Settings that stored data depends on; a change is refused."""
+        return {
+            "PRICE_MODE": self.price_mode,
+            "OHLCV_INTERVALS": ",".join(interval.name for interval in self.ohlcv_intervals),
+            "BONDING_CURVE_FACTORY_ADDRESS": ",".join(sorted(self.bonding_curve_factory_address)),
+        }
+
+    def secrets(self) -> list[str]:
+        """Texts that must never be logged: tokens, passwords, and the paths of provider URLs."""
+        found = [self.backend_auth_token.get_secret_value()] if self.backend_auth_token else []
+        for url in (self.blockchain_http_url, self.blockchain_ws_url, self.redis_url):
+            if url is None:
+                continue
+            found += [part for part in (url.path or "").split("/") if len(part) >= 8]
+            found += [value.partition("=")[2] for value in (url.query or "").split("&") if "=" in value]
+            found.append(url.password or "")
+        return [text for text in found if text]
+
+
+def load_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - settings of any type
+    """Read and check all settings.
+
+    Raises:
+        InvalidConfiguration: names each wrong variable, what is wrong and an example.
+    """
+    try:
+        return Settings(**overrides)
+    except (ValidationError, DomainError) as error:
+        raise InvalidConfiguration(_explain(error)) from None
+
+
+def _explain(error: ValidationError | DomainError) -> str:
+    if isinstance(error, DomainError):
+        return str(error)
+    lines = []
+    for problem in error.errors(include_url=False, include_input=False, include_context=False):
+        name = str(problem["loc"][0]) if problem["loc"] else ""
+        message = problem["msg"].removeprefix("Value error, ")
+        if not name:
+            lines.append(message)
+            continue
+        message = "is missing" if problem["type"] == "missing" else message
+        lines.append(f"{name.upper()}: {message}; e.g. {_example(name.lower())}")
+    return "\n".join(lines)
+
+
+def _example(name: str) -> str:
+    if name == "env":
+        name = "environment"
+    field = Settings.model_fields[name]
+    return f"{name.upper()}={(field.examples or [''])[0]}"
+
+
+def _parse_retention(text: str) -> dict[str, int | None]:
+    kept: dict[str, int | None] = {}
+    for part in text.split(","):
+        name, _, length = (piece.strip() for piece in part.partition("="))
+        Interval.parse(name)
+        if length == FOREVER:
+            kept[name] = None
+        elif length[-1:] in _UNITS_MS and length[:-1].isdigit() and int(length[:-1]) > 0:
+            kept[name] = int(length[:-1]) * _UNITS_MS[length[-1]]
+        else:
+            raise ValueError(f"{part.strip()!r}: write an interval and how long it is kept (m, h, d, w, y or all)")
+    return kept
+
+

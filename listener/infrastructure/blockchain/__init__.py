@@ -1,0 +1,1 @@
+"""The node: JSON-RPC, head hints, and what logs say."""

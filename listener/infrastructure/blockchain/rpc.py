@@ -1,0 +1,168 @@
+"""Raw JSON-RPC over HTTP. Replies are decoded straight into typed structs.
+
+Source: https://ethereum.github.io/execution-apis/ and EIP-1474 for error codes.
+"""
+
+import asyncio
+import itertools
+import re
+from collections.abc import Sequence
+from typing import Any, Final, Generic, TypeVar
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from listener.application.errors import Fatal, NodeBehind, NodeUnavailable, RangeTooLarge
+
+T = TypeVar("T")
+
+MAX_REPLY_BYTES: Final = 512 * 1024 * 1024
+MAX_BATCH_CALLS: Final = 100
+
+_TOO_LARGE: Final = re.compile(
+    r"too many (results|logs|blocks)|query returned more than|range (is )?too (large|wide|big)|"
+    r"(block|eth_getlogs) range|exceeds? (the )?(max|limit|range)|limited to|response size|"
+    r"max(imum)? (results|range|block)",
+    re.IGNORECASE,
+)
+_UNKNOWN_BLOCK: Final = re.compile(r"unknown block|block not found|header not found|not found", re.IGNORECASE)
+_RATE_LIMIT: Final = re.compile(r"rate|too many requests|capacity|throttl|credits|quota", re.IGNORECASE)
+_REVERTED: Final = re.compile(r"revert|invalid opcode|out of gas|invalid jump|stack|vm exception|execution", re.IGNORECASE)
+
+
+class RpcError(msgspec.Struct):
+    """The `error` of a JSON-RPC reply."""
+
+    code: int = 0
+    message: str = ""
+
+    @property
+    def is_revert(self) -> bool:
+        """Whether a contract refused a call, rather than the node."""
+        return self.code == 3 or (bool(_REVERTED.search(self.message)) and not _RATE_LIMIT.search(self.message))
+
+
+class Reply(msgspec.Struct, Generic[T]):
+    """A JSON-RPC reply with a result of a known type."""
+
+    id: int | str | None = None
+    result: T | None = None
+    error: RpcError | None = None
+
+
+_BATCH: Final = msgspec.json.Decoder(list[Reply[msgspec.Raw]])
+_CALL: Final = msgspec.json.Decoder(Reply[msgspec.Raw])
+
+
+class RpcRefused(Fatal):
+    """The node refuses a method or its arguments: it is not the node we need."""
+
+
+class HttpRpc:
+    """A JSON-RPC endpoint.
+
+    Args:
+        url: `http://` or `https://`, possibly with a key in it: never logged.
+        timeout_s: for a whole request.
+    """
+
+    def __init__(self, url: str, timeout_s: float) -> None:
+        self._url = url
+        self.host = urlsplit(url).hostname or "?"
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._ids = itertools.count(1)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close connections."""
+        if self._session:
+            await self._session.close()
+
+    async def call(self, method: str, params: Sequence[object], kind: type[T]) -> T | None:
+        """One call; `None` where the node answers `null`.
+
+        Raises:
+            NodeUnavailable, NodeBehind, RangeTooLarge, RpcRefused.
+        """
+        body = await self._post(self._request(method, params))
+        try:
+            reply = _CALL.decode(body)
+            if reply.error:
+                raise translated(reply.error, method)
+            return None if reply.result is None else msgspec.json.decode(reply.result, type=kind | None)
+        except msgspec.MsgspecError as error:
+            raise NodeUnavailable(f"{self.host}: {method}: unreadable reply: {error}") from error
+
+    async def batch(self, calls: Sequence[tuple[str, Sequence[object]]]) -> list[Reply[msgspec.Raw]]:
+        """Several calls in one request, replies in the order of the calls; errors are left in them."""
+        replies: list[Reply[msgspec.Raw]] = []
+        for start in range(0, len(calls), MAX_BATCH_CALLS):
+            replies += await self._batch(calls[start : start + MAX_BATCH_CALLS])
+        return replies
+
+    async def _batch(self, calls: Sequence[tuple[str, Sequence[object]]]) -> list[Reply[msgspec.Raw]]:
+        requests = [self._request(method, params) for method, params in calls]
+        body = await self._post(requests)
+        try:
+            if body[:1] != b"[":
+                error = _CALL.decode(body).error or RpcError(message="a single reply to a batch")
+                raise translated(error, calls[0][0])
+            found = {reply.id: reply for reply in _BATCH.decode(body)}
+            return [found[request["id"]] for request in requests]
+        except (msgspec.MsgspecError, KeyError) as error:
+            raise NodeUnavailable(f"{self.host}: unreadable reply to a batch: {error}") from error
+
+    def _request(self, method: str, params: Sequence[object]) -> dict[str, Any]:
+        return {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": list(params)}
+
+    async def _post(self, request: object) -> bytes:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                timeout=self._timeout,
+                headers={"Content-Type": "application/json"},
+                connector=aiohttp.TCPConnector(limit=32),
+            )
+        try:
+            async with self._session.post(self._url, data=msgspec.json.encode(request)) as response:
+                if response.status != 200:
+                    text = (await response.content.read(500)).decode("utf-8", "replace")
+                    raise NodeUnavailable(f"{self.host}: HTTP {response.status}: {text[:200]}")
+                chunks = bytearray()
+                async for chunk in response.content.iter_any():
+                    chunks += chunk
+                    if len(chunks) > MAX_REPLY_BYTES:
+                        raise RangeTooLarge(f"{self.host}: a reply of more than {MAX_REPLY_BYTES} bytes")
+                return bytes(chunks)
+        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+            raise NodeUnavailable(f"{self.host}: {type(error).__name__}: {error}") from error
+
+
+def result(reply: Reply[msgspec.Raw], method: str, kind: type[T]) -> T | None:
+    """The result of one reply of a batch.
+
+    Raises:
+        NodeUnavailable, NodeBehind, RangeTooLarge, RpcRefused.
+    """
+    if reply.error:
+        raise translated(reply.error, method)
+    if reply.result is None:
+        return None
+    try:
+        return msgspec.json.decode(reply.result, type=kind | None)
+    except msgspec.MsgspecError as error:
+        raise NodeUnavailable(f"{method}: unreadable reply: {error}") from error
+
+
+def translated(error: RpcError, method: str) -> Exception:
+    """Our error for a node's. Unknown errors count as passing: nodes word them freely."""
+    text = f"{method}: {error.code} {error.message[:300]}"
+    if error.code == 429 or _RATE_LIMIT.search(error.message):
+        return NodeUnavailable(text)
+    if method == "eth_getLogs" and _TOO_LARGE.search(error.message):
+        return RangeTooLarge(text)
+    if _UNKNOWN_BLOCK.search(error.message) and error.code != -32601:
+        return NodeBehind(text)
+    if error.code == -32601:
+        return RpcRefused(f"the node does not offer {text}")
+    return NodeUnavailable(text)

@@ -1,0 +1,77 @@
+"""What tokens say of themselves, without believing too much of it."""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+from eth_abi.abi import decode
+from eth_abi.exceptions import DecodingError
+
+from listener.application.errors import ListenerError, NodeUnavailable
+from listener.domain.entities import TokenInfo
+from listener.domain.errors import InvalidValue
+from listener.domain.value_objects import Address
+from listener.infrastructure.blockchain.rpc import HttpRpc, Reply, translated
+
+DECIMALS: Final = "0x313ce567"
+NAME: Final = "0x06fdde03"
+SYMBOL: Final = "0x95d89b41"
+
+MAX_TEXT: Final = 64
+"""Characters of a name or symbol that are kept."""
+
+
+async def read_tokens(rpc: HttpRpc, tokens: Iterable[Address]) -> Mapping[Address, TokenInfo]:
+    """Decimals, name and symbol of ERC-20 tokens; one whose decimals cannot be read is absent.
+
+    Raises:
+        NodeUnavailable: the node, not the token, failed.
+    """
+    wanted = sorted(tokens)
+    calls = [
+        ("eth_call", ({"to": token, "data": selector}, "latest"))
+        for token in wanted
+        for selector in (DECIMALS, NAME, SYMBOL)
+    ]
+    replies = iter(await rpc.batch(calls))
+    found: dict[Address, TokenInfo] = {}
+    for token in wanted:
+        decimals, name, symbol = (_returned(next(replies)) for _ in range(3))
+        if len(decimals) < 32:
+            continue
+        try:
+            short = f"{token[:6]}…{token[-4:]}"
+            found[token] = TokenInfo(
+                int.from_bytes(decimals[:32]), _text(name) or short, _text(symbol) or short
+            )
+        except InvalidValue:
+            continue
+    return found
+
+
+def _returned(reply: Reply[msgspec.Raw]) -> bytes:
+    """Bytes that a contract returned; empty if it refused."""
+    if reply.error:
+        if reply.error.is_revert:
+            return b""
+        error = translated(reply.error, "eth_call")
+        raise error if isinstance(error, ListenerError) else NodeUnavailable(str(error))
+    if reply.result is None:
+        return b""
+    try:
+        return bytes.fromhex(msgspec.json.decode(reply.result, type=str).removeprefix("0x"))
+    except (ValueError, msgspec.MsgspecError):
+        return b""
+
+
+def _text(returned: bytes) -> str:
+    """A string or bytes32 result as printable text of bounded length; empty if it is neither."""
+    if len(returned) == 32:
+        raw = returned.rstrip(b"\0")
+    else:
+        try:
+            (raw,) = decode(["bytes"], returned)
+        except (DecodingError, OverflowError):
+            return ""
+    text = raw[: MAX_TEXT * 8].decode("utf-8", "ignore")
+    return "".join(character for character in text if character.isprintable())[:MAX_TEXT].strip()

@@ -1,0 +1,94 @@
+"""What a venue is, and the few helpers its decoders share.
+
+To add a venue: write one file like `bonding_curve.py` with an event table, add it to `ALL`, and copy
+its test. A decoder is a plain function from a log to a fact; it raises `BadLog` for a log that does
+not have the form its event must have, and never anything else.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Final, Protocol
+
+from eth_utils.crypto import keccak
+
+from listener.domain.facts import Fact, Malformed
+from listener.domain.value_objects import Address
+from listener.infrastructure.blockchain.wire import Log
+
+Decoder = Callable[[Log], Fact]
+
+_WORD: Final = 64
+_DIRTY: Final = "0" * 24
+
+
+class Venue(Protocol):
+    """A family of contracts with the same events.
+
+    Attributes:
+        name: stored as `venue` in market records.
+        decoders: by topic 0.
+    """
+
+    name: ClassVar[str]
+    decoders: ClassVar[Mapping[str, Decoder]]
+
+
+class BadLog(ValueError):
+    """A log that its event's signature does not allow."""
+
+
+def topic(signature: str) -> str:
+    """Topic 0 of an event, such as `Transfer(address,address,uint256)`."""
+    return "0x" + keccak(text=signature).hex()
+
+
+def words(log: Log, topics: int, data_words: int) -> list[int]:
+    """The data of a log as unsigned 256-bit words.
+
+    Args:
+        log: any log.
+        topics: how many topics it must have, topic 0 included.
+        data_words: how many words of data it must have.
+
+    Raises:
+        BadLog: it has others.
+    """
+    expect_topics(log, topics)
+    data = log.data
+    if len(data) != 2 + data_words * _WORD:
+        raise BadLog(f"{len(data) - 2} hex digits of data, expected {data_words * _WORD}")
+    try:
+        return [int(data[at : at + _WORD], 16) for at in range(2, len(data), _WORD)]
+    except ValueError as error:
+        raise BadLog("data is not hex") from error
+
+
+def expect_topics(log: Log, topics: int) -> None:
+    """Refuse a log with another number of topics."""
+    if len(log.topics) != topics:
+        raise BadLog(f"{len(log.topics)} topics, expected {topics}")
+
+
+def topic_address(log: Log, index: int) -> Address:
+    """An indexed address argument."""
+    word = log.topics[index].lower()
+    if len(word) != 2 + _WORD or word[2:26] != _DIRTY:
+        raise BadLog(f"topic {index} is not an address")
+    return Address("0x" + word[26:])
+
+
+def boolean(word: int) -> bool:
+    """A bool argument; anything but 0 and 1 is no bool."""
+    if word > 1:
+        raise BadLog(f"{word} is not a bool")
+    return word == 1
+
+
+def decode_log(log: Log, decoders: Mapping[str, Decoder]) -> Fact | None:
+    """What a log says; None if its topic is not ours."""
+    decoder = decoders.get(log.topics[0]) if log.topics else None
+    if decoder is None:
+        return None
+    try:
+        return decoder(log)
+    except BadLog as error:
+        return Malformed(log.address.lower(), int(log.logIndex, 16), str(error))

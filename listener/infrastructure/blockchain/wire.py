@@ -1,0 +1,44 @@
+"""Node replies as they come: hex strings, checked when they become domain values."""
+
+import msgspec
+
+from listener.application.errors import InconsistentReply
+from listener.domain.errors import InvalidValue
+from listener.domain.value_objects import BlockRef
+
+
+class Header(msgspec.Struct):
+    """The part of a block header that we use."""
+
+    number: str
+    hash: str
+    parentHash: str
+    timestamp: str
+
+    def ref(self) -> BlockRef:
+        """The block's place in the chain, time in milliseconds.
+
+        Raises:
+            InconsistentReply: a field is not what it must be.
+        """
+        try:
+            return BlockRef(
+                int(self.number, 16),
+                self.hash.lower(),
+                self.parentHash.lower(),
+                int(self.timestamp, 16) * 1000,
+            )
+        except (InvalidValue, ValueError) as error:
+            raise InconsistentReply(f"not a block header: {error}") from error
+
+
+class Log(msgspec.Struct):
+    """A log as `eth_getLogs` returns it."""
+
+    address: str
+    topics: list[str]
+    data: str
+    blockNumber: str
+    blockHash: str
+    transactionHash: str
+    logIndex: str

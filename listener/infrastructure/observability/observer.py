@@ -1,0 +1,98 @@
+"""`Observer`: one canonical log line for each unit of work, and the health that follows from it."""
+
+from typing import Final
+
+import structlog
+
+from listener.application.state import ChangeSet
+from listener.domain.value_objects import format_decimal
+from listener.infrastructure.observability.health import Health
+from listener.infrastructure.observability.progress import ProgressDisplay
+
+TRADE_LINES_PER_BLOCK: Final = 20
+"""Trades logged one by one at INFO; a busier block has its summary only (all of them at DEBUG)."""
+
+
+class LogObserver:
+    """Writes logs and keeps `Health` up to date."""
+
+    def __init__(self, health: Health, progress: ProgressDisplay) -> None:
+        self._health = health
+        self._progress = progress
+        self._log = structlog.get_logger("listener")
+
+    def committed(self, changes: ChangeSet, seconds: float) -> None:
+        """See `Observer.committed`."""
+        self._health.troubles.pop("store", None)
+        self._health.block = changes.head.number
+        if changes.reorg:
+            self._log.warning(
+                "Reorg rolled back",
+                ancestor=changes.reorg.ancestor.number,
+                depth=len(changes.reorg.orphaned),
+                markets=len(changes.reorg.markets),
+            )
+        for market in changes.created.values():
+            self._log.info("Market created", market=market.id, symbol=market.symbol, block=market.created_block)
+        if changes.undo and changes.undo.as_of:
+            self._trades(changes)
+        for interval, up_to in changes.closed.items():
+            log = self._log.info if changes.live or changes.undo and changes.undo.as_of else self._log.debug
+            log("Candles closed", interval=interval, up_to=up_to)
+        if changes.blocks:
+            (self._log.info if changes.trades else self._log.debug)(
+                "Trades committed" if changes.trades else "Block committed",
+                block=changes.head.number,
+                blocks=len(changes.blocks),
+                trades=len(changes.trades),
+                candles=len(changes.candles),
+                markets=len(changes.states),
+                ms=round(seconds * 1000, 2),
+            )
+        if changes.rejected:
+            self._log.warning("Logs rejected", block=changes.head.number, **changes.rejected)
+
+    def _trades(self, changes: ChangeSet) -> None:
+        few = len(changes.trades) <= TRADE_LINES_PER_BLOCK
+        log = self._log.info if few else self._log.debug
+        for trade in changes.trades:
+            log(
+                "Trade",
+                market=trade.market,
+                symbol=changes.market(trade.market).symbol,
+                side="buy" if trade.is_buy else "sell",
+                price=format_decimal(trade.price),
+                id=str(trade.id),
+            )
+        for market in changes.graduated.values():
+            self._log.info("Market graduated", market=market.id, successor=market.successor)
+
+    def progress(self, number: int, target: int, trades: int) -> None:
+        """See `Observer.progress`."""
+        self._progress.update(number, target, trades)
+
+    def synced(self, *, synced: bool, number: int) -> None:
+        """See `Observer.synced`."""
+        if synced != self._health.synced:
+            self._progress.done()
+            self._log.info("Following the head" if synced else "Catching up", block=number)
+        self._health.synced = synced
+        self._health.block = number
+
+    def trouble(self, service: str, error: Exception, retry_in_s: float) -> None:
+        """See `Observer.trouble`."""
+        self._health.troubles[service] = str(error)
+        self._log.warning(
+            f"Error in {service}, trying again",
+            error=f"{type(error).__name__}: {error}",
+            retry_in_s=round(retry_in_s, 2),
+        )
+
+    def healthy(self, service: str) -> None:
+        """See `Observer.healthy`."""
+        if self._health.troubles.pop(service, None) is not None:
+            self._log.info(f"{service.capitalize()} works")
+
+    def delivered(self, messages: int, rows: int, seconds: float) -> None:
+        """See `Observer.delivered`."""
+        self._log.debug("Updates acknowledged", messages=messages, rows=rows, ms=round(seconds * 1000, 2))

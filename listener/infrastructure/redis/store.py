@@ -1,0 +1,242 @@
+"""The committed state of one stream in Redis or Valkey."""
+
+from collections import deque
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from decimal import Decimal
+from importlib.resources import files
+from typing import Any
+
+from listener.application.errors import ForeignData, NewerSchema, Superseded
+from listener.application.interfaces import ChainIdentity, StoredStream
+from listener.application.state import BlockUndo, ChangeSet, Head, MarketState, Rules, StreamState, Written
+from listener.domain.entities import Candle, Market
+from listener.domain.rolling import RollingDay
+from listener.domain.value_objects import DAY_MS, MINUTE_MS, BlockRef, MarketId, Price, Timestamp
+from listener.infrastructure.redis.client import Command, Database, Word
+from listener.infrastructure.redis.codec import decode_candle, decode_market, decode_undo, encode_undo
+from listener.infrastructure.redis.commands import RowData, commands, rows
+from listener.infrastructure.redis.keys import SCHEMA, Keys
+
+APPLY = files("listener.infrastructure.redis").joinpath("apply.lua").read_text()
+
+
+class RedisStore:
+    """`MarketStore` on Redis 7 or Valkey.
+
+    Args:
+        database: the server.
+        keys: names of the stream's keys.
+        rules: intervals and retention.
+        outbox_rows: most rows kept for a backend that is away.
+    """
+
+    def __init__(self, database: Database, keys: Keys, rules: Rules, outbox_rows: int) -> None:
+        self._database = database
+        self._keys = keys
+        self._rules = rules
+        self._outbox_rows = outbox_rows
+
+    async def load(self) -> StoredStream | None:
+        """See `MarketStore.load`."""
+        keys = self._keys
+        head = _text(await self._database.run("HGETALL", keys.head))
+        if not head:
+            return None
+        self._check(head)
+        private = (keys.settings, keys.sources, keys.closed, keys.undo)
+        answers = await self._database.run_all(("HGETALL", key) for key in private)
+        settings, sources, closed = (_text(answer) for answer in answers[:3])
+        undos = sorted(map(decode_undo, answers[3].values()), key=lambda undo: undo.block.number)
+        state = StreamState(
+            base=int(settings["base"]),
+            head=_decode_head(head),
+            window=deque(Written(u.block, {m.market: m.trades for m in u.markets if m.trades}) for u in undos),
+            sources={source: MarketId(market) for source, market in sources.items()},
+            closed={interval: int(up_to) for interval, up_to in closed.items()},
+            resync_owed=settings.get("owed") == "1",
+        )
+        fingerprint = {
+            name.removeprefix("setting:"): value
+            for name, value in settings.items()
+            if name.startswith("setting:")
+        }
+        return StoredStream(state, int(head["chainId"]), head["genesis"], int(head["schema"]), fingerprint)
+
+    def _check(self, head: Mapping[str, str]) -> None:
+        if not {"schema", "chainId", "genesis", "hash", "number"} <= head.keys():
+            raise ForeignData(
+                f"the key {self._keys.head} in Redis was not written by this service (fields: "
+                f"{', '.join(sorted(head))[:200]}): use another Redis database or remove the key"
+            )
+        if int(head["schema"]) > SCHEMA:
+            raise NewerSchema(
+                f"Redis holds schema {head['schema']} of chain {head['chainId']}, this version knows up to "
+                f"{SCHEMA}: run the newer version, or use another Redis database"
+            )
+
+    async def initialise(
+        self, identity: ChainIdentity, base: BlockRef, fingerprint: Mapping[str, str], now: Timestamp
+    ) -> None:
+        """See `MarketStore.initialise`."""
+        keys = self._keys
+        settings = {f"setting:{name}": value for name, value in fingerprint.items()}
+        written: list[Command] = [
+            (
+                "HSET", keys.head,
+                "number", base.number, "hash", base.hash, "timestamp", base.timestamp,
+                "asOf", base.timestamp, "gen", now, "epoch", now, "seq", 0,
+                "schema", SCHEMA, "chainId", identity.chain_id, "genesis", identity.genesis,
+            ),
+            ("HSET", keys.settings, "base", base.number, "owed", 1, *_words(settings)),
+            ("HSET", keys.undo, base.number, encode_undo(BlockUndo(base, 0, ()), {})),
+            ("SET", keys.partitions, 1),
+        ]  # fmt: skip
+        await self._run("", "", "", 0, [], written)
+
+    async def take_over(self, head: Head, now: Timestamp) -> Head:
+        """See `MarketStore.take_over`."""
+        new = replace(head, gen=max(head.gen + 1, now), epoch=max(head.epoch + 1, now), seq=0)
+        written: Command = ("HSET", self._keys.head, "gen", new.gen, "epoch", new.epoch, "seq", 0)
+        await self._expect(head, new, [], [written])
+        return new
+
+    async def head(self) -> Head:
+        """See `MarketStore.head`."""
+        head = _text(await self._database.run("HGETALL", self._keys.head))
+        if not head:
+            raise Superseded("the stream is gone from Redis: it was flushed or reset while we ran")
+        return _decode_head(head)
+
+    async def commit(self, changes: ChangeSet) -> Head:
+        """See `MarketStore.commit`."""
+        seq = await self._expect(
+            changes.base, changes.head, rows(changes, self._rules), commands(changes, self._keys)
+        )
+        return replace(changes.head, seq=seq)
+
+    async def _expect(self, base: Head, head: Head, new_rows: list[RowData], written: list[Command]) -> int:
+        applied, found = await self._run(base.hash, base.gen, base.seq, head.epoch, new_rows, written)
+        if not applied:
+            raise Superseded(
+                f"expected block {base.number} {base.hash} generation {base.gen} row {base.seq}, "
+                f"found {' '.join(found)}: another instance writes to this stream"
+            )
+        return int(found[0])
+
+    async def _run(
+        self, block: str, gen: Word, seq: Word, epoch: int, new_rows: list[RowData], written: list[Command]
+    ) -> tuple[bool, list[str]]:
+        """Run the script; whether it was applied, and what it answered."""
+        words: list[Word] = [block, gen, seq, epoch, self._outbox_rows, len(new_rows)]
+        for row in new_rows:
+            words += row
+        for command in written:
+            words.append(len(command))
+            words += command
+        applied, *found = await self._database.run_script(APPLY, [self._keys.head, self._keys.outbox], words)
+        return bool(applied), [part.decode() for part in found]
+
+    async def load_markets(self, markets: Iterable[MarketId], as_of: Timestamp) -> dict[MarketId, MarketState]:
+        """See `MarketStore.load_markets`. Two round trips, whatever the number of markets."""
+        ids = list(markets)
+        if not ids:
+            return {}
+        keys, intervals = self._keys, self._rules.intervals
+        wanted: list[Command] = []
+        for market_id in ids:
+            wanted.append(("HGETALL", keys.market(market_id)))
+            wanted.append(("HMGET", keys.stats(market_id), "closeTime", "lastPrice"))
+            wanted += [("ZRANGE", keys.candles(market_id, interval.name), -1, -1) for interval in intervals]
+        answers = iter(await self._database.run_all(wanted))
+        found: list[tuple[Market, Timestamp, Price | None, tuple[Candle | None, ...]]] = []
+        for market_id in ids:
+            record, (close_time, last_price) = _text(next(answers)), next(answers)
+            newest = [next(answers) for _ in intervals]
+            if not record:
+                continue
+            market = decode_market(market_id, record)
+            live = tuple(
+                decode_candle(members[0], market.base_decimals, market.quote_decimals) if members else None
+                for members in newest
+            )
+            changed = int(close_time) - MINUTE_MS + 1 if close_time else 0
+            found.append((market, changed, Decimal(last_price.decode()) if last_price else None, live))
+        traded = [market.id for market, _, last_price, _ in found if last_price is not None]
+        starts = {market.id: changed - DAY_MS + MINUTE_MS for market, changed, _, _ in found}
+        minutes = await self._minutes({market_id: starts[market_id] for market_id in traded})
+        return {
+            market.id: MarketState(
+                market,
+                live,
+                RollingDay.of(
+                    [
+                        decode_candle(data, market.base_decimals, market.quote_decimals)
+                        for data in minutes.get(market.id, ())
+                    ],
+                    changed,
+                ).advance(as_of),
+                last_price,
+            )
+            for market, changed, last_price, live in found
+        }
+
+    async def _minutes(self, since: Mapping[MarketId, Timestamp]) -> dict[MarketId, list[bytes]]:
+        if not since:
+            return {}
+        minute = self._rules.intervals[0].name
+        answers = await self._database.run_all(
+            ("ZRANGE", self._keys.candles(market_id, minute), start, "+inf", "BYSCORE")
+            for market_id, start in since.items()
+        )
+        return dict(zip(since, answers, strict=True))
+
+    async def load_minutes(
+        self, markets: Iterable[MarketId], since: Timestamp
+    ) -> dict[MarketId, list[Candle]]:
+        """See `MarketStore.load_minutes`."""
+        encoded = await self._minutes(dict.fromkeys(markets, since))
+        if not encoded:
+            return {}
+        decimals = await self._database.run_all(
+            ("HMGET", self._keys.market(market_id), "baseDecimals", "quoteDecimals") for market_id in encoded
+        )
+        return {
+            market_id: [decode_candle(data, int(base), int(quote)) for data in members]
+            for (market_id, members), (base, quote) in zip(encoded.items(), decimals, strict=True)
+        }
+
+    async def load_undos(self, above: int) -> list[BlockUndo]:
+        """See `MarketStore.load_undos`."""
+        numbers = [int(number) for number in await self._database.run("HKEYS", self._keys.undo)]
+        wanted = sorted((number for number in numbers if number > above), reverse=True)
+        if not wanted:
+            return []
+        return [decode_undo(data) for data in await self._database.run("HMGET", self._keys.undo, *wanted)]
+
+    async def due(self, as_of: Timestamp, limit: int) -> list[MarketId]:
+        """See `MarketStore.due`."""
+        members = await self._database.run(
+            "ZRANGE", self._keys.due, "-inf", as_of, "BYSCORE", "LIMIT", 0, limit
+        )
+        return [MarketId(member.decode()) for member in members]
+
+
+def _text(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in fields.items()}
+
+
+def _words(fields: Mapping[str, str]) -> list[Word]:
+    return [word for pair in fields.items() for word in pair]
+
+
+def _decode_head(fields: Mapping[str, Any]) -> Head:
+    return Head(
+        int(fields["number"]),
+        fields["hash"],
+        int(fields["timestamp"]),
+        int(fields["asOf"]),
+        int(fields["gen"]),
+        int(fields["epoch"]),
+        int(fields["seq"]),
+    )

@@ -1,0 +1,1 @@
+"""Sockets that others listen to."""

@@ -1,0 +1,100 @@
+"""The link to the Node backend: a Socket.IO client whose every message is acknowledged."""
+
+import asyncio
+from typing import Any, Final
+
+import orjson
+import socketio
+from socketio.exceptions import SocketIOError
+
+from listener.application.errors import BackendRefused, BackendUnavailable
+from listener.application.interfaces import Message
+
+VERSION: Final = 1
+
+
+class _Json:
+    """The interface that python-socketio expects of a JSON module."""
+
+    @staticmethod
+    def dumps(value: object, **_options: object) -> str:
+        return orjson.dumps(value).decode()
+
+    @staticmethod
+    def loads(text: str | bytes, **_options: object) -> Any:  # noqa: ANN401 - any JSON value
+        return orjson.loads(text)
+
+
+class SocketIoBackend:
+    """`UpdatePublisher` over Socket.IO.
+
+    python-socketio neither queues nor repeats what is lost on a closing link, so every message waits for
+    its acknowledgement; a link on which none comes in time is closed and made anew. Not to be used by
+    two tasks at once.
+
+    Args:
+        url: of the backend.
+        token: sent as `auth.token`.
+        chain_id: the envelope's `chain`.
+        stream: the envelope's `stream`.
+        timeout_s: for connecting and for each acknowledgement.
+    """
+
+    def __init__(self, url: str, token: str, chain_id: int, stream: str, timeout_s: float) -> None:
+        self._url = url
+        self._token = token
+        self._envelope = {"v": VERSION, "chain": chain_id, "stream": stream}
+        self._timeout_s = timeout_s
+        self._client: socketio.AsyncClient | None = None
+
+    async def send(self, message: Message) -> None:
+        """See `UpdatePublisher.send`."""
+        client = await self._connected()
+        try:
+            answer = await client.call(message.event, self._payload(message), timeout=self._timeout_s)
+        except (SocketIOError, asyncio.TimeoutError, OSError) as error:
+            await self.close()
+            raise BackendUnavailable(
+                f"backend: {message.event} was not acknowledged: {type(error).__name__}: {error}"
+            ) from error
+        if not isinstance(answer, dict) or answer.get("ok") is not True:
+            raise BackendRefused(f"backend: {message.event} was answered with {str(answer)[:200]}")
+
+    def size(self, message: Message) -> int:
+        """See `UpdatePublisher.size`."""
+        return len(orjson.dumps(self._payload(message)))
+
+    def _payload(self, message: Message) -> dict[str, object]:
+        return {
+            **self._envelope,
+            "epoch": message.epoch,
+            "first": message.first,
+            "seq": message.seq,
+            "items": message.items,
+        }
+
+    async def _connected(self) -> socketio.AsyncClient:
+        if self._client is not None and self._client.connected:
+            return self._client
+        await self.close()
+        client = socketio.AsyncClient(reconnection=False, json=_Json, handle_sigint=False)
+        try:
+            await client.connect(
+                self._url,
+                auth={"token": self._token},
+                transports=["websocket"],
+                wait_timeout=self._timeout_s,
+            )
+        except (SocketIOError, asyncio.TimeoutError, OSError) as error:
+            await client.shutdown()
+            raise BackendUnavailable(
+                f"backend: cannot connect: {error}; is it running, and is BACKEND_AUTH_TOKEN its token?"
+            ) from error
+        self._client = client
+        return client
+
+    async def close(self) -> None:
+        """Close the link."""
+        client, self._client = self._client, None
+        if client is not None:
+            await client.shutdown()
