@@ -22,7 +22,8 @@ from listener.config.settings import Settings, load_settings
 from listener.infrastructure.blockchain.heads import HintSlot, NewHeads
 from listener.infrastructure.blockchain.rpc import HttpRpc
 from listener.infrastructure.blockchain.source import RpcChainSource
-from listener.infrastructure.blockchain.venues import ALL, Decoder
+from listener.infrastructure.blockchain.venues import ALL
+from listener.infrastructure.blockchain.venues.venue import Decoder
 from listener.infrastructure.clock import LocalSignal, SystemClock
 from listener.infrastructure.observability.health import Health, HealthServer
 from listener.infrastructure.observability.logs import configure

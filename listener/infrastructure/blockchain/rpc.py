@@ -7,7 +7,7 @@ import asyncio
 import itertools
 import re
 from collections.abc import Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -43,16 +43,16 @@ class RpcError(msgspec.Struct):
         return self.code == 3 or (bool(_REVERTED.search(self.message)) and not _RATE_LIMIT.search(self.message))
 
 
-class Reply(msgspec.Struct, Generic[T]):
-    """A JSON-RPC reply with a result of a known type."""
+class Reply(msgspec.Struct):
+    """A JSON-RPC reply whose result is not decoded yet."""
 
     id: int | str | None = None
-    result: T | None = None
+    result: msgspec.Raw = msgspec.Raw(b"null")
     error: RpcError | None = None
 
 
-_BATCH: Final = msgspec.json.Decoder(list[Reply[msgspec.Raw]])
-_CALL: Final = msgspec.json.Decoder(Reply[msgspec.Raw])
+_BATCH: Final = msgspec.json.Decoder(list[Reply])
+_CALL: Final = msgspec.json.Decoder(Reply)
 
 
 class RpcRefused(Fatal):
@@ -88,20 +88,18 @@ class HttpRpc:
         body = await self._post(self._request(method, params))
         try:
             reply = _CALL.decode(body)
-            if reply.error:
-                raise translated(reply.error, method)
-            return None if reply.result is None else msgspec.json.decode(reply.result, type=kind | None)
         except msgspec.MsgspecError as error:
             raise NodeUnavailable(f"{self.host}: {method}: unreadable reply: {error}") from error
+        return result(reply, method, kind)
 
-    async def batch(self, calls: Sequence[tuple[str, Sequence[object]]]) -> list[Reply[msgspec.Raw]]:
+    async def batch(self, calls: Sequence[tuple[str, Sequence[object]]]) -> list[Reply]:
         """Several calls in one request, replies in the order of the calls; errors are left in them."""
-        replies: list[Reply[msgspec.Raw]] = []
+        replies: list[Reply] = []
         for start in range(0, len(calls), MAX_BATCH_CALLS):
             replies += await self._batch(calls[start : start + MAX_BATCH_CALLS])
         return replies
 
-    async def _batch(self, calls: Sequence[tuple[str, Sequence[object]]]) -> list[Reply[msgspec.Raw]]:
+    async def _batch(self, calls: Sequence[tuple[str, Sequence[object]]]) -> list[Reply]:
         requests = [self._request(method, params) for method, params in calls]
         body = await self._post(requests)
         try:
@@ -138,7 +136,7 @@ class HttpRpc:
             raise NodeUnavailable(f"{self.host}: {type(error).__name__}: {error}") from error
 
 
-def result(reply: Reply[msgspec.Raw], method: str, kind: type[T]) -> T | None:
+def result(reply: Reply, method: str, kind: type[T]) -> T | None:
     """The result of one reply of a batch.
 
     Raises:
@@ -146,8 +144,6 @@ def result(reply: Reply[msgspec.Raw], method: str, kind: type[T]) -> T | None:
     """
     if reply.error:
         raise translated(reply.error, method)
-    if reply.result is None:
-        return None
     try:
         return msgspec.json.decode(reply.result, type=kind | None)
     except msgspec.MsgspecError as error:

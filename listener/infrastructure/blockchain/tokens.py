@@ -49,15 +49,13 @@ async def read_tokens(rpc: HttpRpc, tokens: Iterable[Address]) -> Mapping[Addres
     return found
 
 
-def _returned(reply: Reply[msgspec.Raw]) -> bytes:
+def _returned(reply: Reply) -> bytes:
     """Bytes that a contract returned; empty if it refused."""
     if reply.error:
         if reply.error.is_revert:
             return b""
         error = translated(reply.error, "eth_call")
         raise error if isinstance(error, ListenerError) else NodeUnavailable(str(error))
-    if reply.result is None:
-        return b""
     try:
         return bytes.fromhex(msgspec.json.decode(reply.result, type=str).removeprefix("0x"))
     except (ValueError, msgspec.MsgspecError):

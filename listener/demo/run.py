@@ -1,0 +1,117 @@
+"""`listener demo`: everything at once, until Ctrl-C."""
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from types import FrameType
+
+from rich.console import Console
+
+from listener.demo.launchpad import ARTIFACTS, ETHER, Launchpad, Parameters
+from listener.demo.processes import (
+    REPOSITORY,
+    Child,
+    ProcessFailed,
+    start_anvil,
+    start_backend,
+    start_listener,
+    start_valkey,
+)
+from listener.demo.traffic import Traffic
+
+CHAIN_ID = 31337
+FIRST_MARKETS = 5
+DEMO_CURVE = Parameters(virtual_quote=20 * ETHER, graduation_threshold=250 * ETHER)
+
+
+def run_demo(port: int, seed: int, trades_per_s: float, seconds: float | None) -> int:
+    """Start a chain, Valkey, the backend, the listener and traders; stop them in reverse.
+
+    Args:
+        port: of the chart page; 0: any free one.
+        seed: of the traders.
+        trades_per_s: how many trades are sent.
+        seconds: stop after this long; None: on Ctrl-C.
+    """
+    console = Console()
+    stop = threading.Event()
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, on_signal)
+    try:
+        with ExitStack() as stack:
+            logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="0xpads-demo-")))
+            traffic, listener = _start(stack, console, logs, port, seed)
+            _trade(traffic, listener, stop, trades_per_s, seconds)
+            console.print("Stopping…")
+    except ProcessFailed as error:
+        console.print(f"[red]Error:[/red] {error}")
+        return 1
+    return 0
+
+
+def _start(stack: ExitStack, console: Console, logs: Path, port: int, seed: int) -> tuple[Traffic, Child]:
+    if not (REPOSITORY / "contracts").is_dir():
+        raise ProcessFailed("the demo needs the repository: clone it and run `make demo`")
+    if not ARTIFACTS.is_dir():
+        console.print("Compiling contracts…")
+        hardhat = shutil.which("npx") or "npx"
+        subprocess.run([hardhat, "hardhat", "compile", "--quiet"], cwd=REPOSITORY, check=True)  # noqa: S603
+    valkey = start_valkey(logs / "valkey-data")
+    stack.callback(valkey.stop)
+    redis_url = f"redis://127.0.0.1:{valkey.port}/0"
+    chain = stack.enter_context(
+        start_anvil("--block-time", "1", "--chain-id", str(CHAIN_ID), log=logs / "chain.log")
+    )
+    node = f"127.0.0.1:{chain.found}"
+    console.print(f"Valkey on port {valkey.port}, chain on port {chain.found}")
+    launchpad = Launchpad(f"http://{node}", DEMO_CURVE)
+    traffic = Traffic(launchpad, seed, markets=12)
+    token = secrets.token_urlsafe(24)
+    backend = stack.enter_context(
+        start_backend(redis_url, CHAIN_ID, token, port=port, log=logs / "backend.log")
+    )
+    listener = stack.enter_context(
+        start_listener(
+            {
+                "BLOCKCHAIN_HTTP_URL": f"http://{node}",
+                "BLOCKCHAIN_WS_URL": f"ws://{node}",
+                "CHAIN_ID": str(CHAIN_ID),
+                "BONDING_CURVE_FACTORY_ADDRESS": launchpad.factory.address,
+                "REDIS_URL": redis_url,
+                "BACKEND_SOCKET_URL": backend.found,
+                "BACKEND_AUTH_TOKEN": token,
+                "OHLCV_INTERVALS": os.environ.get("OHLCV_INTERVALS", "1m,5m,15m,1h,4h,1d"),
+                "ENVIRONMENT": "development",
+            },
+            ready="Following the head",
+            log=logs / "listener.log",
+        )
+    )
+    for _ in range(FIRST_MARKETS):
+        traffic.create()
+    console.print(f"\n  Chart:  [bold cyan]{backend.found}[/bold cyan]\n  Logs:   {logs}\n  Ctrl-C stops everything.\n")
+    return traffic, listener
+
+
+def _trade(
+    traffic: Traffic, listener: Child, stop: threading.Event, trades_per_s: float, seconds: float | None
+) -> None:
+    """Trade until told to stop."""
+    ticks = 0
+    while not stop.wait(1 / trades_per_s):
+        if listener.process.poll() is not None:
+            raise ProcessFailed("the listener ended:\n" + "\n".join(listener.lines[-20:]))
+        traffic.step()
+        ticks += 1
+        if seconds is not None and ticks >= seconds * trades_per_s:
+            return
