@@ -1058,4 +1058,4 @@ def label_of(raw: bytes, token: str) -> str:
     except (Malformed, UnicodeDecodeError):
         decoded = ""
     printable = "".join(character for character in decoded if character.isprintable())
-    return printable[:NAME_CHARACTERS_MAX] or f"{token[:6]}…{token[-4:]}"
+    return printable[:NAME_CHARACTERS_MAX].strip() or f"{token[:6]}…{token[-4:]}"

@@ -122,7 +122,9 @@ class MarketStore(Protocol):
         """
         ...
 
-    async def load_markets(self, markets: Iterable[MarketId], as_of: Timestamp) -> dict[MarketId, MarketState]:
+    async def load_markets(
+        self, markets: Iterable[MarketId], as_of: Timestamp
+    ) -> dict[MarketId, MarketState]:
         """Committed states of markets, the day up to `as_of`; unknown ones are absent."""
         ...
 

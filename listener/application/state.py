@@ -185,18 +185,20 @@ class ChangeSet:
         """What has happened once this is committed, in the order in which it is told."""
         if self.reason:
             yield HistoryLoaded(self.reason)
-        if not self.live:
-            return
+        if self.live:
+            yield from self._market_events()
+            yield from self._figure_events(rules)
+
+    def _market_events(self) -> Iterator[DomainEvent]:
         if self.reorg:
             yield self.reorg
-        for removed in self.removed:
-            yield MarketRemoved(removed)
-        for market in self.created.values():
-            yield MarketCreated(market)
+        yield from map(MarketRemoved, self.removed)
+        yield from map(MarketCreated, self.created.values())
         for trade in self.trades:
             yield TradeProcessed(trade, self.market(trade.market))
-        for market in self.graduated.values():
-            yield MarketGraduated(market)
+        yield from map(MarketGraduated, self.graduated.values())
+
+    def _figure_events(self, rules: Rules) -> Iterator[DomainEvent]:
         for change in self.candles:
             if change.interval.name in rules.published:
                 yield CandleUpdated(change.market, change.interval, change.open_time, change.after)

@@ -222,7 +222,7 @@ def _parse_retention(text: str) -> dict[str, int | None]:
         elif length[-1:] in _UNITS_MS and length[:-1].isdigit() and int(length[:-1]) > 0:
             kept[name] = int(length[:-1]) * _UNITS_MS[length[-1]]
         else:
-            raise ValueError(f"{part.strip()!r}: write an interval and how long it is kept (m, h, d, w, y or all)")
+            raise ValueError(
+                f"{part.strip()!r}: write an interval and how long it is kept (m, h, d, w, y or all)"
+            )
     return kept
-
-

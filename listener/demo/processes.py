@@ -1,4 +1,4 @@
-"""Child processes of the demo and the tests: started on 127.0.0.1, found by what they print, stopped by pid."""
+"""Child processes of the demo and the tests: on 127.0.0.1, ready by what they print, stopped by pid."""
 
 import os
 import re

@@ -99,7 +99,9 @@ def _start(stack: ExitStack, console: Console, logs: Path, port: int, seed: int)
     )
     for _ in range(FIRST_MARKETS):
         traffic.create()
-    console.print(f"\n  Chart:  [bold cyan]{backend.found}[/bold cyan]\n  Logs:   {logs}\n  Ctrl-C stops everything.\n")
+    console.print(
+        f"\n  Chart:  [bold cyan]{backend.found}[/bold cyan]\n  Logs:   {logs}\n  Ctrl-C stops everything.\n"
+    )
     return traffic, listener
 
 

@@ -17,8 +17,8 @@ from listener.domain.value_objects import (
     ratio,
 )
 
-MAX_DECIMALS = 77
-"""10**77 is the largest power of ten below 2**256: more decimals cannot hold one whole token."""
+MAX_DECIMALS = 255
+"""`decimals()` is a uint8 (EIP-20)."""
 
 
 class Trade(NamedTuple):
@@ -88,8 +88,8 @@ class Candle(NamedTuple):
         return Candle(
             self.open_time,
             early.open,
-            self.high if self.high >= other.high else other.high,
-            self.low if self.low <= other.low else other.low,
+            max(self.high, other.high),
+            min(self.low, other.low),
             end.close,
             self.base + other.base,
             self.quote + other.quote,
@@ -112,7 +112,7 @@ class TokenInfo:
     symbol: str
 
     def __post_init__(self) -> None:
-        """Refuse decimals with which no amount could be written."""
+        """Refuse decimals that EIP-20 does not allow."""
         if not 0 <= self.decimals <= MAX_DECIMALS:
             raise InvalidValue(f"decimals out of range: {self.decimals}")
 

@@ -59,6 +59,7 @@ class Malformed(NamedTuple):
 
     source: str
     log_index: int
+    tx_hash: str
     reason: str
 
 

@@ -64,9 +64,7 @@ class RollingDay(NamedTuple):
         if not window.front and window.back and window.back[0].open_time < oldest:
             kept = next((i for i, m in enumerate(window.back) if m.open_time >= oldest), len(window.back))
             changed = max(changed, window.back[kept - 1].open_time + DAY_MS)
-            window = window._replace(
-                front=_suffixes(window.back[kept:]), start=0, back=(), back_total=None
-            )
+            window = window._replace(front=_suffixes(window.back[kept:]), start=0, back=(), back_total=None)
         start = window.start
         while start < len(window.front) and window.front[start].open_time < oldest:
             changed = max(changed, window.front[start].open_time + DAY_MS)

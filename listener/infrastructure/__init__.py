@@ -1,0 +1,1 @@
+"""Adapters: the ports of the application on real servers."""

@@ -12,7 +12,6 @@ from typing import Final
 
 from listener.application.errors import (
     ChainRestarted,
-    NodeUnavailable,
     RangeTooLarge,
     ReorgTooDeep,
     SettingsChanged,
@@ -287,7 +286,11 @@ class Follower:
         as_of = max(state.head.as_of, now - now % MINUTE_MS)
         closing = max(state.head.timestamp, now - self._limits.close_grace_ms)
         owed = self._tell and state.resync_owed
-        if as_of // MINUTE_MS == self._passed_minute and not owed and not closed_by(state, closing, self._rules):
+        if (
+            as_of // MINUTE_MS == self._passed_minute
+            and not owed
+            and not closed_by(state, closing, self._rules)
+        ):
             return
         while True:
             started = self._clock.monotonic()
@@ -355,5 +358,3 @@ def _runs(blocks: Iterable[BlockFacts], most_trades: int) -> Iterable[list[Block
         size += len(block.facts)
     if run:
         yield run
-
-

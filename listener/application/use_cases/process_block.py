@@ -95,32 +95,34 @@ def resolve_blocks(
     for ref, facts in blocks:
         announced: dict[str, MarketAnnounced] = {}
         for fact in facts:
-            if isinstance(fact, MarketAnnounced):
-                market = _admit(fact, ref, state, resolved, tokens, rules)
-                if market:
-                    announced[market.source] = fact
+            if isinstance(fact, MarketAnnounced) and _admit(fact, ref, state, resolved, tokens, rules):
+                announced[fact.source] = fact
         for fact in facts:
             if isinstance(fact, MarketAnnounced):
-                continue
-            if isinstance(fact, Malformed):
-                resolved.rejected[MALFORMED] += 1
                 continue
             source = fact.source
             market_id = state.sources.get(source) or new_sources.get(source)
             if market_id is None and source in announced and _in_time(announced[source], fact):
                 market_id = announced[source].market
-            if market_id is None:
-                resolved.rejected[STRANGER] += 1
-            elif fact.market not in (None, market_id):
-                resolved.rejected[MALFORMED] += 1
-            elif isinstance(fact, Graduated):
-                resolved.graduated[market_id] = fact.successor
-            elif fact.base == 0 or fact.quote == 0:
-                resolved.rejected[ZERO_AMOUNT] += 1
-            else:
-                resolved.swaps.setdefault(market_id, []).append((ref, fact))
+            _count(fact, ref, market_id, resolved)
         new_sources.update((source, fact.market) for source, fact in announced.items())
     return resolved
+
+
+def _count(
+    fact: Swapped | Graduated | Malformed, ref: BlockRef, market: MarketId | None, resolved: Resolved
+) -> None:
+    """Keep a fact of a known emitter, or count why not."""
+    if market is None:
+        resolved.rejected[STRANGER] += 1
+    elif isinstance(fact, Malformed) or fact.market not in {None, market}:
+        resolved.rejected[MALFORMED] += 1
+    elif isinstance(fact, Graduated):
+        resolved.graduated[market] = fact.successor
+    elif fact.base == 0 or fact.quote == 0:
+        resolved.rejected[ZERO_AMOUNT] += 1
+    else:
+        resolved.swaps.setdefault(market, []).append((ref, fact))
 
 
 def _admit(
@@ -130,11 +132,11 @@ def _admit(
     resolved: Resolved,
     tokens: Mapping[Address, TokenInfo],
     rules: Rules,
-) -> Market | None:
+) -> bool:
     """Create the market of an announcement, or count why not."""
     if fact.announcer not in rules.factories:
         resolved.rejected[STRANGER] += 1
-        return None
+        return False
     if (
         fact.market in state.markets
         or fact.market in resolved.created
@@ -142,13 +144,13 @@ def _admit(
         or fact.source in resolved.sources
     ):
         resolved.rejected[MARKET_TAKEN] += 1
-        return None
+        return False
     native = TokenInfo(rules.native_decimals, rules.native_symbol, rules.native_symbol)
     base = tokens.get(fact.token)
     quote = native if rules.is_native(fact.quote) else tokens.get(fact.quote)
     if base is None or quote is None:
         resolved.rejected[TOKEN_UNREADABLE] += 1
-        return None
+        return False
     market = Market(
         id=fact.market,
         venue=fact.venue,
@@ -166,10 +168,10 @@ def _admit(
     )
     resolved.created[market.id] = market
     resolved.sources[market.source] = market.id
-    return market
+    return True
 
 
-def _in_time(announcement: MarketAnnounced, fact: Swapped | Graduated) -> bool:
+def _in_time(announcement: MarketAnnounced, fact: Swapped | Graduated | Malformed) -> bool:
     return announcement.log_index < fact.log_index or announcement.tx_hash == fact.tx_hash
 
 
@@ -342,7 +344,10 @@ def _next_head(state: StreamState, block: BlockRef) -> Head:
 
 
 def _pending(
-    state: StreamState, market: MarketId, trades: Sequence[Trade], undoable: bool  # noqa: FBT001
+    state: StreamState,
+    market: MarketId,
+    trades: Sequence[Trade],
+    undoable: bool,  # noqa: FBT001
 ) -> int:
     """Trades of a market that a reorg could still take back."""
     return state.pending[market] + len(trades) if undoable else 0

@@ -69,9 +69,11 @@ def roll_back(
             elif market.record is not None:
                 records[market.market] = changes.records[market.market] = market.record
     intervals = {interval.name: interval for interval in rules.intervals}
-    for (market_id, name, open_time), before in restored.items():
-        changes.candles.append(CandleChange(market_id, intervals[name], open_time, before, None))
-    for market_id in day_starts:
+    changes.candles = [
+        CandleChange(market_id, intervals[name], open_time, before, None)
+        for (market_id, name, open_time), before in restored.items()
+    ]
+    for market_id, before in day_starts.items():
         if market_id in changes.removed:
             changes.records.pop(market_id, None)
             changes.stats[market_id] = None
@@ -79,11 +81,9 @@ def roll_back(
             continue
         day = RollingDay.of(
             _restored_minutes(market_id, minutes[market_id], restored, rules.intervals[0]),
-            day_starts[market_id].changed,
+            before.changed,
         ).advance(head.as_of)
-        after = MarketState(
-            records[market_id], (None,) * len(rules.intervals), day, last_prices[market_id]
-        )
+        after = MarketState(records[market_id], (None,) * len(rules.intervals), day, last_prices[market_id])
         changes.states[market_id] = after
         changes.stats[market_id] = after.stats()
         changes.due[market_id] = next_due(after, head.as_of, rules) or head.as_of

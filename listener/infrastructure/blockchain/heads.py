@@ -1,14 +1,13 @@
 """Head hints: newHeads over a WebSocket of its own, or nothing but the clock."""
 
 import asyncio
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
 from listener.application.errors import InconsistentReply, NodeUnavailable, WrongChain
-from listener.application.interfaces import Observer
 from listener.domain.value_objects import BlockRef
 from listener.infrastructure.blockchain.wire import Header
 
@@ -27,6 +26,14 @@ class _Frame(msgspec.Struct):
 
 
 _FRAME: Final = msgspec.json.Decoder(_Frame)
+
+
+class _Hears(Protocol):
+    """The part of an observer that is told when the subscription stands."""
+
+    def healthy(self, service: str) -> None:
+        """It stands."""
+        ...
 
 
 class HintSlot:
@@ -64,7 +71,7 @@ class NewHeads:
         timeout_s: for connecting and for each answer.
     """
 
-    def __init__(self, url: str, chain_id: int, slot: HintSlot, observer: Observer, timeout_s: float) -> None:
+    def __init__(self, url: str, chain_id: int, slot: HintSlot, observer: _Hears, timeout_s: float) -> None:
         self._url = url
         self._chain_id = chain_id
         self._slot = slot
@@ -92,7 +99,8 @@ class NewHeads:
                     chain_id = _FRAME.decode(await socket.recv()).result
                     if chain_id is not None and int(chain_id, 16) != self._chain_id:
                         raise WrongChain(
-                            f"BLOCKCHAIN_WS_URL serves chain {int(chain_id, 16)}, CHAIN_ID says {self._chain_id}"
+                            f"BLOCKCHAIN_WS_URL serves chain {int(chain_id, 16)}, "
+                            f"CHAIN_ID says {self._chain_id}"
                         )
                     await socket.send(_request(2, "eth_subscribe", "newHeads"))
                 self._observer.healthy("heads")
@@ -106,6 +114,4 @@ class NewHeads:
 
 
 def _request(number: int, method: str, *params: str) -> str:
-    return msgspec.json.encode(
-        {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
-    ).decode()
+    return msgspec.json.encode({"jsonrpc": "2.0", "id": number, "method": method, "params": params}).decode()

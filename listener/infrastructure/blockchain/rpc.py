@@ -3,7 +3,6 @@
 Source: https://ethereum.github.io/execution-apis/ and EIP-1474 for error codes.
 """
 
-import asyncio
 import itertools
 import re
 from collections.abc import Sequence
@@ -28,7 +27,9 @@ _TOO_LARGE: Final = re.compile(
 )
 _UNKNOWN_BLOCK: Final = re.compile(r"unknown block|block not found|header not found|not found", re.IGNORECASE)
 _RATE_LIMIT: Final = re.compile(r"rate|too many requests|capacity|throttl|credits|quota", re.IGNORECASE)
-_REVERTED: Final = re.compile(r"revert|invalid opcode|out of gas|invalid jump|stack|vm exception|execution", re.IGNORECASE)
+_REVERTED: Final = re.compile(
+    r"revert|invalid opcode|out of gas|invalid jump|stack|vm exception|execution", re.IGNORECASE
+)
 
 
 class RpcError(msgspec.Struct):
@@ -40,7 +41,9 @@ class RpcError(msgspec.Struct):
     @property
     def is_revert(self) -> bool:
         """Whether a contract refused a call, rather than the node."""
-        return self.code == 3 or (bool(_REVERTED.search(self.message)) and not _RATE_LIMIT.search(self.message))
+        return self.code == 3 or (
+            bool(_REVERTED.search(self.message)) and not _RATE_LIMIT.search(self.message)
+        )
 
 
 class Reply(msgspec.Struct):
@@ -132,7 +135,7 @@ class HttpRpc:
                     if len(chunks) > MAX_REPLY_BYTES:
                         raise RangeTooLarge(f"{self.host}: a reply of more than {MAX_REPLY_BYTES} bytes")
                 return bytes(chunks)
-        except (aiohttp.ClientError, asyncio.TimeoutError, OSError) as error:
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise NodeUnavailable(f"{self.host}: {type(error).__name__}: {error}") from error
 
 

@@ -84,7 +84,7 @@ class RpcChainSource:
             raise NodeUnavailable(f"{self._rpc.host}: no answer for logs {first}…{last}")
         by_block: dict[int, list[Log]] = {first: [], last: []}
         for log in logs:
-            by_block.setdefault(int(log.blockNumber, 16), []).append(log)
+            by_block.setdefault(int(log.block_number, 16), []).append(log)
         numbers = sorted(by_block)
         if numbers[0] < first or numbers[-1] > last:
             raise InconsistentReply(f"logs of blocks {numbers[0]}…{numbers[-1]} for {first}…{last}")
@@ -105,9 +105,9 @@ class RpcChainSource:
         facts: list[Fact] = []
         previous = -1
         for log in logs:
-            index = int(log.logIndex, 16)
-            if log.blockHash.lower() != block.hash or int(log.blockNumber, 16) != block.number:
-                raise InconsistentReply(f"block {block.number}: a log of block {log.blockHash}")
+            index = int(log.log_index, 16)
+            if log.block_hash.lower() != block.hash or int(log.block_number, 16) != block.number:
+                raise InconsistentReply(f"block {block.number}: a log of block {log.block_hash}")
             if index <= previous:
                 raise InconsistentReply(f"block {block.number}: log {index} after log {previous}")
             previous = index

@@ -71,5 +71,8 @@ def _text(returned: bytes) -> str:
             (raw,) = decode(["bytes"], returned)
         except (DecodingError, OverflowError):
             return ""
-    text = raw[: MAX_TEXT * 8].decode("utf-8", "ignore")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        return ""
     return "".join(character for character in text if character.isprintable())[:MAX_TEXT].strip()

@@ -7,12 +7,12 @@ from listener.domain.errors import InvalidValue
 from listener.domain.value_objects import BlockRef
 
 
-class Header(msgspec.Struct):
+class Header(msgspec.Struct, rename="camel"):
     """The part of a block header that we use."""
 
     number: str
     hash: str
-    parentHash: str
+    parent_hash: str
     timestamp: str
 
     def ref(self) -> BlockRef:
@@ -25,20 +25,20 @@ class Header(msgspec.Struct):
             return BlockRef(
                 int(self.number, 16),
                 self.hash.lower(),
-                self.parentHash.lower(),
+                self.parent_hash.lower(),
                 int(self.timestamp, 16) * 1000,
             )
         except (InvalidValue, ValueError) as error:
             raise InconsistentReply(f"not a block header: {error}") from error
 
 
-class Log(msgspec.Struct):
+class Log(msgspec.Struct, rename="camel"):
     """A log as `eth_getLogs` returns it."""
 
     address: str
     topics: list[str]
     data: str
-    blockNumber: str
-    blockHash: str
-    transactionHash: str
-    logIndex: str
+    block_number: str
+    block_hash: str
+    transaction_hash: str
+    log_index: str

@@ -16,7 +16,7 @@ class Health:
     @classmethod
     def expecting(cls, *services: str) -> "Health":
         """All of `services` must report before the whole is ready."""
-        return cls({service: "starting" for service in services})
+        return cls(dict.fromkeys(services, "starting"))
 
     def reasons(self) -> list[str]:
         """Why the service is not ready; empty if it is."""

@@ -33,11 +33,13 @@ class LogObserver:
                 markets=len(changes.reorg.markets),
             )
         for market in changes.created.values():
-            self._log.info("Market created", market=market.id, symbol=market.symbol, block=market.created_block)
+            self._log.info(
+                "Market created", market=market.id, symbol=market.symbol, block=market.created_block
+            )
         if changes.undo and changes.undo.as_of:
             self._trades(changes)
         for interval, up_to in changes.closed.items():
-            log = self._log.info if changes.live or changes.undo and changes.undo.as_of else self._log.debug
+            log = self._log.info if changes.live or (changes.undo and changes.undo.as_of) else self._log.debug
             log("Candles closed", interval=interval, up_to=up_to)
         if changes.blocks:
             (self._log.info if changes.trades else self._log.debug)(

@@ -30,9 +30,7 @@ class RedisOutbox:
     async def save(self, cursor: Cursor) -> None:
         """See `Outbox.save`."""
         acknowledged, sending = ("{}-{}".format(*row) for row in cursor)
-        await self._database.run(
-            "HSET", self._keys.cursor, "acknowledged", acknowledged, "sending", sending
-        )
+        await self._database.run("HSET", self._keys.cursor, "acknowledged", acknowledged, "sending", sending)
 
     async def read(self, after: RowId, limit: int) -> list[Row]:
         """See `Outbox.read`."""

@@ -51,7 +51,9 @@ class RedisStore:
         state = StreamState(
             base=int(settings["base"]),
             head=_decode_head(head),
-            window=deque(Written(u.block, {m.market: m.trades for m in u.markets if m.trades}) for u in undos),
+            window=deque(
+                Written(u.block, {m.market: m.trades for m in u.markets if m.trades}) for u in undos
+            ),
             sources={source: MarketId(market) for source, market in sources.items()},
             closed={interval: int(up_to) for interval, up_to in closed.items()},
             resync_owed=settings.get("owed") == "1",
@@ -137,7 +139,9 @@ class RedisStore:
         applied, *found = await self._database.run_script(APPLY, [self._keys.head, self._keys.outbox], words)
         return bool(applied), [part.decode() for part in found]
 
-    async def load_markets(self, markets: Iterable[MarketId], as_of: Timestamp) -> dict[MarketId, MarketState]:
+    async def load_markets(
+        self, markets: Iterable[MarketId], as_of: Timestamp
+    ) -> dict[MarketId, MarketState]:
         """See `MarketStore.load_markets`. Two round trips, whatever the number of markets."""
         ids = list(markets)
         if not ids:

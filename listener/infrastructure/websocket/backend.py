@@ -1,6 +1,5 @@
 """The link to the Node backend: a Socket.IO client whose every message is acknowledged."""
 
-import asyncio
 from typing import Any, Final
 
 import orjson
@@ -49,10 +48,10 @@ class SocketIoBackend:
 
     async def send(self, message: Message) -> None:
         """See `UpdatePublisher.send`."""
-        client = await self._connected()
+        client = await self.connect()
         try:
             answer = await client.call(message.event, self._payload(message), timeout=self._timeout_s)
-        except (SocketIOError, asyncio.TimeoutError, OSError) as error:
+        except (TimeoutError, SocketIOError, OSError) as error:
             await self.close()
             raise BackendUnavailable(
                 f"backend: {message.event} was not acknowledged: {type(error).__name__}: {error}"
@@ -73,7 +72,12 @@ class SocketIoBackend:
             "items": message.items,
         }
 
-    async def _connected(self) -> socketio.AsyncClient:
+    async def connect(self) -> socketio.AsyncClient:
+        """Connect unless connected.
+
+        Raises:
+            BackendUnavailable: the backend is away, or refuses the token.
+        """
         if self._client is not None and self._client.connected:
             return self._client
         await self.close()
@@ -85,7 +89,7 @@ class SocketIoBackend:
                 transports=["websocket"],
                 wait_timeout=self._timeout_s,
             )
-        except (SocketIOError, asyncio.TimeoutError, OSError) as error:
+        except (TimeoutError, SocketIOError, OSError) as error:
             await client.shutdown()
             raise BackendUnavailable(
                 f"backend: cannot connect: {error}; is it running, and is BACKEND_AUTH_TOKEN its token?"

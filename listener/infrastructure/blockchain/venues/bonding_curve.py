@@ -28,8 +28,8 @@ def curve_created(log: Log) -> MarketAnnounced:
     token = topic_address(log, 1)
     return MarketAnnounced(
         announcer=_emitter(log),
-        log_index=int(log.logIndex, 16),
-        tx_hash=log.transactionHash,
+        log_index=int(log.log_index, 16),
+        tx_hash=log.transaction_hash,
         venue=NAME,
         market=MarketId(token),
         token=token,
@@ -47,8 +47,8 @@ def trade(log: Log) -> Swapped:
     is_buy, base, quote, fee, reserve_base, reserve_quote = words(log, 3, 6)
     return Swapped(
         source=_emitter(log),
-        log_index=int(log.logIndex, 16),
-        tx_hash=log.transactionHash,
+        log_index=int(log.log_index, 16),
+        tx_hash=log.transaction_hash,
         market=MarketId(topic_address(log, 1)),
         is_buy=boolean(is_buy),
         trader=topic_address(log, 2),
@@ -65,8 +65,8 @@ def graduated(log: Log) -> Graduated:
     pool = topic_address(log, 2)
     return Graduated(
         source=_emitter(log),
-        log_index=int(log.logIndex, 16),
-        tx_hash=log.transactionHash,
+        log_index=int(log.log_index, 16),
+        tx_hash=log.transaction_hash,
         market=MarketId(topic_address(log, 1)),
         successor="" if pool == ZERO_ADDRESS else pool,
     )

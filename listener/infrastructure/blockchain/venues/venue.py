@@ -91,4 +91,4 @@ def decode_log(log: Log, decoders: Mapping[str, Decoder]) -> Fact | None:
     try:
         return decoder(log)
     except BadLog as error:
-        return Malformed(log.address.lower(), int(log.logIndex, 16), str(error))
+        return Malformed(log.address.lower(), int(log.log_index, 16), log.transaction_hash, str(error))

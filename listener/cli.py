@@ -1,0 +1,216 @@
+"""The `listener` command."""
+
+import asyncio
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import plotext
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from listener import __version__
+from listener.application.errors import InvalidConfiguration, ListenerError
+from listener.config.settings import Settings, load_settings
+from listener.doctor import Finding, examine
+from listener.domain.errors import InvalidInterval
+from listener.domain.value_objects import Interval
+from listener.infrastructure.observability.logs import SecretMask
+from listener.infrastructure.redis.client import Database
+from listener.infrastructure.redis.keys import Keys
+from listener.infrastructure.redis.maintenance import find_market, read_candles, reset_stream
+from listener.main import run as run_service
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Follows an EVM chain and turns trades into candles in Redis and events for a backend.",
+)
+console = Console()
+REDIS_TIMEOUT_S = 10.0
+SIGNS = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]", "error": "[red]error[/red]"}
+
+
+@app.command()
+def run() -> None:
+    """Run the service (the same as `python -m listener.main`)."""
+    raise typer.Exit(run_service())
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    console.print(__version__)
+
+
+@app.command()
+def demo(
+    port: Annotated[int, typer.Option(help="of the chart page; 0: any free one")] = 0,
+    seed: Annotated[int, typer.Option(help="of the invented traders")] = 7,
+    rate: Annotated[float, typer.Option(help="trades a second", min=0.1, max=200)] = 6.0,
+    seconds: Annotated[float | None, typer.Option(help="stop after this long")] = None,
+) -> None:
+    """Start a local chain, Valkey, the backend, traders and the service, and print the chart's address."""
+    from listener.demo.run import run_demo  # noqa: PLC0415 - needs the `demo` extra
+
+    raise typer.Exit(run_demo(port, seed, rate, seconds))
+
+
+@app.command()
+def candles(
+    market: Annotated[str, typer.Argument(help="market id, or symbol of a recent market")],
+    interval: Annotated[str, typer.Argument(help="1m, 5m, 1h, …")],
+    *,
+    limit: Annotated[int, typer.Option(help="newest candles shown", min=1, max=1500)] = 30,
+    plot: Annotated[bool, typer.Option("--plot", help="draw a chart")] = False,
+) -> None:
+    """Print a market's candles."""
+    settings = _settings()
+    try:
+        Interval.parse(interval)
+    except InvalidInterval as error:
+        _fail(str(error))
+
+    async def read() -> tuple[str | None, list[Mapping[str, Any]]]:
+        database, keys = Database.connect(str(settings.redis_url), REDIS_TIMEOUT_S), Keys(settings.chain_id)
+        try:
+            found = await find_market(database, keys, market)
+            return found, await read_candles(database, keys, found, interval, limit) if found else []
+        finally:
+            await database.close()
+
+    found, rows = _run(read())
+    if found is None:
+        _fail(
+            f"no market {market!r} on chain {settings.chain_id}; "
+            f"ids are in the key {Keys(settings.chain_id).markets}"
+        )
+    if not rows:
+        _fail(f"market {found} has no {interval} candles; OHLCV_INTERVALS lists the intervals that are made")
+    if plot:
+        _plot(found, interval, rows)
+    else:
+        console.print(_table(found, interval, rows))
+
+
+@app.command()
+def doctor() -> None:
+    """Check node, chain id, contracts, Redis and backend, and say how to mend what is wrong."""
+    settings = _settings()
+    mask = SecretMask(settings.secrets())
+
+    async def look() -> list[Finding]:
+        findings = []
+        async for finding in examine(settings):
+            console.print(
+                f"{SIGNS[finding.verdict]:>26}  {finding.subject}: {mask.text(finding.detail)}",
+                highlight=False,
+            )
+            findings.append(finding)
+        return findings
+
+    findings = _run(look())
+    raise typer.Exit(int(any(finding.verdict == "error" for finding in findings)))
+
+
+@app.command()
+def health() -> None:
+    """Ask the running service on this host whether it is alive; exit code 0 or 1."""
+    port = _settings().websocket_port
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=3) as answer:
+            console.print_json(json.dumps(json.load(answer)))
+    except (OSError, urllib.error.URLError, ValueError) as error:
+        _fail(f"no answer on port {port}: {error}")
+
+
+@app.command()
+def reset(*, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
+    """Remove everything stored of the chain, so that the next start loads it anew. Stop the service first."""
+    settings = _settings()
+    where = SecretMask(settings.secrets()).text(str(settings.redis_url))
+    if not yes:
+        typer.confirm(f"Remove everything of chain {settings.chain_id} from {where}?", abort=True)
+
+    async def remove() -> int:
+        database = Database.connect(str(settings.redis_url), REDIS_TIMEOUT_S)
+        try:
+            return await reset_stream(database, Keys(settings.chain_id))
+        finally:
+            await database.close()
+
+    console.print(f"Removed {_run(remove())} keys.")
+
+
+def _settings() -> Settings:
+    try:
+        return load_settings()
+    except InvalidConfiguration as error:
+        sys.stderr.write(f"Error in the settings:\n{error}\n")
+        raise typer.Exit(error.exit_code) from None
+
+
+def _run(work: Any) -> Any:  # noqa: ANN401 - whatever the coroutine returns
+    try:
+        return asyncio.run(work)
+    except ListenerError as error:
+        _fail(str(error))
+
+
+def _fail(message: str) -> None:
+    sys.stderr.write(f"Error: {message}\n")
+    raise typer.Exit(1)
+
+
+def _time(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def _table(market: str, interval: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title=f"{market} {interval}, UTC", title_justify="left")
+    for column in ("time", "open", "high", "low", "close", "volume", "quote", "trades"):
+        table.add_column(column, justify="left" if column == "time" else "right", no_wrap=column == "time")
+    for row in rows:
+        figures = (_short(row[name]) for name in ("o", "h", "l", "c", "v", "q"))
+        table.add_row(f"{_time(row['t']):%Y-%m-%d %H:%M}", *figures, str(row["n"]))
+    return table
+
+
+def _short(text: str, digits: int = 8) -> str:
+    """A decimal cut to so many significant digits, for people."""
+    whole, _, fraction = text.partition(".")
+    if whole != "0":
+        kept = fraction[: max(digits - len(whole), 0)]
+    else:
+        zeros = len(fraction) - len(fraction.lstrip("0"))
+        kept = fraction[: zeros + digits]
+    kept = kept.rstrip("0")
+    return f"{whole}.{kept}" if kept else whole
+
+
+def _plot(market: str, interval: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    form = "%d/%m %H:%M"
+    times = [_time(row["t"]).strftime(form) for row in rows]
+    names = (("Open", "o"), ("High", "h"), ("Low", "l"), ("Close", "c"))
+    plotext.clear_figure()
+    plotext.date_form(form.replace("%", ""))
+    plotext.theme("clear")
+    plotext.plotsize(min(console.width, 140), 24)
+    plotext.title(f"{market} {interval}, UTC")
+    plotext.candlestick(times, {name: [float(row[field]) for row in rows] for name, field in names})
+    sys.stdout.write(plotext.build() + "\n")
+
+
+def main() -> None:
+    """Entry point of the `listener` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
