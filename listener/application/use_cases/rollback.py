@@ -73,7 +73,7 @@ def roll_back(
         CandleChange(market_id, intervals[name], open_time, before, None)
         for (market_id, name, open_time), before in restored.items()
     ]
-    for market_id, before in day_starts.items():
+    for market_id, start in day_starts.items():
         if market_id in changes.removed:
             changes.records.pop(market_id, None)
             changes.stats[market_id] = None
@@ -81,7 +81,7 @@ def roll_back(
             continue
         day = RollingDay.of(
             _restored_minutes(market_id, minutes[market_id], restored, rules.intervals[0]),
-            before.changed,
+            start.changed,
         ).advance(head.as_of)
         after = MarketState(records[market_id], (None,) * len(rules.intervals), day, last_prices[market_id])
         changes.states[market_id] = after

@@ -1,8 +1,13 @@
-"""The connection to Redis, and what its errors mean."""
+"""The connection to Redis, and what its errors mean.
 
+Timeouts are ours (`asyncio.timeout`), not the client's: redis-py guards its writes with `asyncio.wait_for`,
+which before Python 3.12 can lose a cancellation, and a service that loses one cannot be stopped.
+"""
+
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -26,6 +31,9 @@ Command = tuple[Word, ...]
 _PASSING = ("LOADING", "OOM", "MISCONF", "READONLY", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN")
 
 
+DEFAULT_TIMEOUT_S: Final = 5.0
+
+
 class StoreMisused(Fatal):
     """Redis refused a command for what it says: a defect, or a server of another kind."""
 
@@ -38,8 +46,9 @@ class Database:
     for the rest.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self._redis = redis
+        self._timeout_s = timeout_s
 
     @classmethod
     def connect(cls, url: str, timeout_s: float) -> "Database":
@@ -49,9 +58,10 @@ class Database:
                 url,
                 protocol=2,
                 retry=Retry(NoBackoff(), 0),
-                socket_timeout=timeout_s,
-                socket_connect_timeout=timeout_s,
-            )
+                socket_timeout=None,
+                socket_connect_timeout=None,
+            ),
+            timeout_s,
         )
 
     async def close(self) -> None:
@@ -60,12 +70,12 @@ class Database:
 
     async def run(self, *words: Word) -> Any:  # noqa: ANN401 - what a command answers is its own
         """One command."""
-        async with _translated():
+        async with self._guarded():
             return await self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
 
     async def run_all(self, commands: Iterable[Command]) -> list[Any]:
         """Several commands in one round trip, answers in their order. Not atomic."""
-        async with _translated():
+        async with self._guarded():
             pipe = self._redis.pipeline(transaction=False)
             for words in commands:
                 pipe.execute_command(*words)
@@ -73,20 +83,21 @@ class Database:
 
     async def run_script(self, script: str, keys: Sequence[str], words: Sequence[Word]) -> list[Any]:
         """A Lua script, sent by its hash; its text only where the server does not know it."""
-        async with _translated():
+        async with self._guarded():
             answer: list[Any] = await self._redis.register_script(script)(keys=keys, args=words)
             return answer
 
-
-@asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
-    try:
-        yield
-    except (AuthenticationError, AuthenticationWrongNumberOfArgsError, NoPermissionError) as error:
-        raise StoreMisused(f"Redis refuses us: {error}; check user and password in REDIS_URL") from error
-    except (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OutOfMemoryError, OSError) as error:
-        raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
-    except RedisError as error:
-        if str(error).startswith(_PASSING):
-            raise StoreUnavailable(f"Redis: {error}") from error
-        raise StoreMisused(f"Redis: {type(error).__name__}: {error}") from error
+    @asynccontextmanager
+    async def _guarded(self) -> AsyncIterator[None]:
+        """Limit the time, and raise our errors."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                yield
+        except (AuthenticationError, AuthenticationWrongNumberOfArgsError, NoPermissionError) as error:
+            raise StoreMisused(f"Redis refuses us: {error}; check user and password in REDIS_URL") from error
+        except (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OutOfMemoryError, OSError) as error:
+            raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
+        except RedisError as error:
+            if str(error).startswith(_PASSING):
+                raise StoreUnavailable(f"Redis: {error}") from error
+            raise StoreMisused(f"Redis: {type(error).__name__}: {error}") from error

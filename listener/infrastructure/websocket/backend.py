@@ -1,5 +1,8 @@
 """The link to the Node backend: a Socket.IO client whose every message is acknowledged."""
 
+import asyncio
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 import orjson
@@ -10,6 +13,7 @@ from listener.application.errors import BackendRefused, BackendUnavailable
 from listener.application.interfaces import Message
 
 VERSION: Final = 1
+CLOSE_S: Final = 2.0
 
 
 class _Json:
@@ -45,12 +49,17 @@ class SocketIoBackend:
         self._envelope = {"v": VERSION, "chain": chain_id, "stream": stream}
         self._timeout_s = timeout_s
         self._client: socketio.AsyncClient | None = None
+        self._answered: asyncio.Future[object] | None = None
 
     async def send(self, message: Message) -> None:
         """See `UpdatePublisher.send`."""
         client = await self.connect()
+        answered: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+        self._answered = answered
         try:
-            answer = await client.call(message.event, self._payload(message), timeout=self._timeout_s)
+            async with asyncio.timeout(self._timeout_s):
+                await client.emit(message.event, self._payload(message), callback=partial(_settle, answered))
+                answer = await answered
         except (TimeoutError, SocketIOError, OSError) as error:
             await self.close()
             raise BackendUnavailable(
@@ -82,6 +91,7 @@ class SocketIoBackend:
             return self._client
         await self.close()
         client = socketio.AsyncClient(reconnection=False, json=_Json, handle_sigint=False)
+        client.on("disconnect", self._disconnected)
         try:
             await client.connect(
                 self._url,
@@ -95,10 +105,25 @@ class SocketIoBackend:
                 f"backend: cannot connect: {error}; is it running, and is BACKEND_AUTH_TOKEN its token?"
             ) from error
         self._client = client
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # wait_for, used inside, can lose it before Python 3.12
+            raise asyncio.CancelledError
         return client
+
+    def _disconnected(self, reason: str = "") -> None:
+        """Do not wait for an acknowledgement that cannot come any more."""
+        if self._answered is not None and not self._answered.done():
+            self._answered.set_exception(ConnectionResetError(f"the link was closed: {reason}"))
 
     async def close(self) -> None:
         """Close the link."""
         client, self._client = self._client, None
         if client is not None:
-            await client.shutdown()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await client.shutdown()
+
+
+def _settle(answered: asyncio.Future[object], answer: object = None, *_more: object) -> None:
+    if not answered.done():
+        answered.set_result(answer)
