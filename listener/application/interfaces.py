@@ -122,10 +122,8 @@ class MarketStore(Protocol):
         """
         ...
 
-    async def load_markets(
-        self, markets: Iterable[MarketId], as_of: Timestamp
-    ) -> dict[MarketId, MarketState]:
-        """Committed states of markets, the day up to `as_of`; unknown ones are absent."""
+    async def load_markets(self, markets: Iterable[MarketId]) -> dict[MarketId, MarketState]:
+        """Committed states of markets, the day as their statistics stand; unknown ones are absent."""
         ...
 
     async def load_minutes(

@@ -35,11 +35,17 @@ class System:
         """Deploy a factory."""
         return Launchpad(self.http, parameters)
 
-    def start_backend(self) -> Child:
+    def start_backend(self, **environment: str) -> Child:
         """Start the Node backend."""
         port = self.backend.found.rpartition(":")[2] if self.backend else "0"
         self.backend = start_backend(
-            self.redis_url, CHAIN_ID, TOKEN, int(port), self.directory / "backend.log", ENABLE_DEBUG="1"
+            self.redis_url,
+            CHAIN_ID,
+            TOKEN,
+            int(port),
+            self.directory / "backend.log",
+            ENABLE_DEBUG="1",
+            **environment,
         )
         return self.backend
 
@@ -88,6 +94,17 @@ class System:
                 lines = "\n".join(self.listener.lines[-15:]) if self.listener else ""
                 raise AssertionError(f"waited for {what} in vain:\n{lines}")
             time.sleep(0.02)
+
+    def settle(self, differences: Callable[[], list[str]], timeout_s: float = 10.0) -> None:
+        """Compare until nothing differs: figures that roll off follow the last block by a moment.
+
+        Raises:
+            AssertionError: something still differs when the time is over.
+        """
+        deadline = time.monotonic() + timeout_s
+        while (found := differences()) and time.monotonic() < deadline:
+            time.sleep(0.3)
+        assert found == [], "\n".join(found[:30])
 
     def backend_state(self) -> dict[str, Any]:
         """What the backend holds."""

@@ -307,7 +307,7 @@ class Follower:
         known = {market: self._markets[market] for market in markets if market in self._markets}
         missing = [market for market in markets if market not in known]
         if missing:
-            known |= await self._store.load_markets(missing, self.state.head.as_of)
+            known |= await self._store.load_markets(missing)
         return known
 
     async def _commit(self, changes: ChangeSet, started: float) -> None:

@@ -139,9 +139,7 @@ class RedisStore:
         applied, *found = await self._database.run_script(APPLY, [self._keys.head, self._keys.outbox], words)
         return bool(applied), [part.decode() for part in found]
 
-    async def load_markets(
-        self, markets: Iterable[MarketId], as_of: Timestamp
-    ) -> dict[MarketId, MarketState]:
+    async def load_markets(self, markets: Iterable[MarketId]) -> dict[MarketId, MarketState]:
         """See `MarketStore.load_markets`. Two round trips, whatever the number of markets."""
         ids = list(markets)
         if not ids:
@@ -179,7 +177,7 @@ class RedisStore:
                         for data in minutes.get(market.id, ())
                     ],
                     changed,
-                ).advance(as_of),
+                ),
                 last_price,
             )
             for market, changed, last_price, live in found

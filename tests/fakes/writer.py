@@ -1,0 +1,117 @@
+"""A writer without a follower: applies blocks, rolls them back and lets time pass, one commit each."""
+
+from collections.abc import Coroutine, Iterable, Sequence
+from typing import Any, TypeVar
+
+from listener.application.interfaces import ChainIdentity, MarketStore
+from listener.application.state import ChangeSet, MarketState, Rules, StreamState
+from listener.application.use_cases.process_block import process_blocks, resolve_blocks, tokens_to_read
+from listener.application.use_cases.refresh_stats import refresh
+from listener.application.use_cases.rollback import roll_back
+from listener.domain.facts import BlockFacts
+from listener.domain.value_objects import DAY_MS, MarketId, Timestamp
+from tests.fakes.chain import LocalChain
+
+T = TypeVar("T")
+
+
+def finish(coroutine: Coroutine[Any, Any, T]) -> T:
+    """The result of a coroutine that never has to wait."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value  # type: ignore[no-any-return]
+    coroutine.close()
+    raise AssertionError("the coroutine waits for something")
+
+
+class Writer:
+    """Commits what a chain says.
+
+    Attributes:
+        state: what is committed.
+        kept: market states kept in memory, as the follower keeps them.
+    """
+
+    def __init__(self, chain: LocalChain, store: MarketStore, rules: Rules, *, live: bool = True) -> None:
+        self.chain = chain
+        self.store = store
+        self.rules = rules
+        self.live = live
+        self.kept: dict[MarketId, MarketState] = {}
+        self._state: StreamState | None = None
+
+    @property
+    def state(self) -> StreamState:
+        """What is committed."""
+        assert self._state is not None, "call start first"
+        return self._state
+
+    async def start(self, base: int = 0, now: Timestamp = 1) -> None:
+        """Create the stream if there is none, and take it over."""
+        first = self.chain.blocks[base].block
+        identity = ChainIdentity(self.chain.chain_id, self.chain.blocks[0].block.hash)
+        await self.store.initialise(identity, first, {"PRICE_MODE": "execution"}, now)
+        stored = await self.store.load()
+        assert stored is not None
+        stored.state.head = await self.store.take_over(stored.state.head, now)
+        self._state = stored.state
+        self.kept.clear()
+
+    async def _markets(self, wanted: Iterable[MarketId]) -> dict[MarketId, MarketState]:
+        wanted = set(wanted)
+        known = {market: self.kept[market] for market in wanted if market in self.kept}
+        return known | await self.store.load_markets(sorted(wanted - known.keys()), self.state.head.as_of)
+
+    async def changes(self, blocks: Sequence[BlockFacts], *, undoable: bool = True) -> ChangeSet:
+        """What committing `blocks` would change."""
+        wanted = tokens_to_read(self.state, blocks, self.rules)
+        tokens = {token: info for token in wanted if (info := self.chain.tokens.get(token)) is not None}
+        resolved = resolve_blocks(self.state, blocks, tokens, self.rules)
+        markets = await self._markets(resolved.touched() - resolved.created.keys())
+        return process_blocks(
+            self.state, markets, resolved, self.rules, live=self.live and undoable, undoable=undoable
+        )
+
+    async def commit(self, changes: ChangeSet) -> ChangeSet:
+        """Commit a change set and follow it."""
+        changes.head = await self.store.commit(changes)
+        self.state.apply(changes)
+        if changes.reorg:
+            for market in changes.reorg.markets:
+                self.kept.pop(market, None)
+        else:
+            self.kept.update(changes.states)
+        return changes
+
+    async def apply(self, blocks: Iterable[BlockFacts]) -> None:
+        """Commit blocks one by one, each of which can be undone."""
+        for block in blocks:
+            await self.commit(await self.changes([block]))
+
+    async def follow(self) -> None:
+        """Commit what is new on the chain."""
+        await self.apply(self.chain.blocks[self.state.head.number + 1 :])
+
+    async def load_history(self, blocks: Sequence[BlockFacts]) -> ChangeSet:
+        """Commit final blocks together."""
+        return await self.commit(await self.changes(blocks, undoable=False))
+
+    async def roll_back(self, number: int) -> ChangeSet:
+        """Make our block of that number the head again."""
+        ancestor = next(block for block in self.state.recent() if block.number == number)
+        undos = await self.store.load_undos(number)
+        affected = {market.market for undo in undos for market in undo.markets}
+        states = await self._markets(affected)
+        minutes = await self.store.load_minutes(affected, undos[-1].as_of - DAY_MS)
+        records = {market: state.market for market, state in states.items()}
+        return await self.commit(
+            roll_back(self.state, ancestor, undos, records, minutes, self.rules, live=self.live)
+        )
+
+    async def pass_time(self, as_of: Timestamp, limit: int = 1_000) -> ChangeSet | None:
+        """Bring what is due to `as_of`."""
+        as_of = max(as_of, self.state.head.as_of)
+        due = await self.store.due(as_of, limit)
+        changes = refresh(self.state, await self._markets(due), as_of, as_of, self.rules, live=self.live)
+        return None if changes is None else await self.commit(changes)
