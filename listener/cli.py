@@ -1,4 +1,7 @@
-"""The `listener` command."""
+"""The `listener` command.
+
+What only one command needs is imported by that command: `listener health` runs every half minute.
+"""
 
 import asyncio
 import json
@@ -9,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-import plotext
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -17,14 +19,12 @@ from rich.table import Table
 from listener import __version__
 from listener.application.errors import InvalidConfiguration, ListenerError
 from listener.config.settings import Settings, load_settings
-from listener.doctor import Finding, examine
 from listener.domain.errors import InvalidInterval
 from listener.domain.value_objects import Interval
 from listener.infrastructure.observability.logs import SecretMask
 from listener.infrastructure.redis.client import Database
 from listener.infrastructure.redis.keys import Keys
 from listener.infrastructure.redis.maintenance import find_market, read_candles, reset_stream
-from listener.main import run as run_service
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,6 +40,8 @@ SIGNS = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]", "erro
 @app.command()
 def run() -> None:
     """Run the service (the same as `python -m listener.main`)."""
+    from listener.main import run as run_service
+
     raise typer.Exit(run_service())
 
 
@@ -57,7 +59,7 @@ def demo(
     seconds: Annotated[float | None, typer.Option(help="stop after this long")] = None,
 ) -> None:
     """Start a local chain, Valkey, the backend, traders and the service, and print the chart's address."""
-    from listener.demo.run import run_demo  # noqa: PLC0415 - needs the `demo` extra
+    from listener.demo.run import run_demo
 
     raise typer.Exit(run_demo(port, seed, rate, seconds))
 
@@ -102,6 +104,8 @@ def candles(
 @app.command()
 def doctor() -> None:
     """Check node, chain id, contracts, Redis and backend, and say how to mend what is wrong."""
+    from listener.doctor import Finding, examine
+
     settings = _settings()
     mask = SecretMask(settings.secrets())
 
@@ -195,6 +199,8 @@ def _short(text: str, digits: int = 8) -> str:
 
 
 def _plot(market: str, interval: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    import plotext
+
     form = "%d/%m %H:%M"
     times = [_time(row["t"]).strftime(form) for row in rows]
     names = (("Open", "o"), ("High", "h"), ("Low", "l"), ("Close", "c"))

@@ -141,7 +141,7 @@ async def _backend(settings: Settings) -> AsyncGenerator[Finding, None]:
         TIMEOUT_S,
     )
     try:
-        await backend.connect()
+        await backend.open()
     except BackendUnavailable as error:
         yield Finding("error", "backend", str(error))
     else:

@@ -2,7 +2,7 @@
 
 Exit codes: 0 stopped on request; 1 a defect; 2 a setting is missing or malformed; 3 wrong chain;
 4 Redis holds something else (another chain, a newer schema, data made with other settings);
-5 a fork too deep to undo; 6 another instance has taken over.
+5 a fork too deep to undo; 6 another instance has taken over; 7 Redis or the node refuses what we ask.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from listener.infrastructure.blockchain.venues import ALL
 from listener.infrastructure.blockchain.venues.venue import Decoder
 from listener.infrastructure.clock import LocalSignal, SystemClock
 from listener.infrastructure.observability.health import Health, HealthServer
-from listener.infrastructure.observability.logs import configure
+from listener.infrastructure.observability.logs import SecretMask, configure
 from listener.infrastructure.observability.observer import LogObserver
 from listener.infrastructure.observability.progress import ProgressDisplay
 from listener.infrastructure.redis.client import Database
@@ -43,8 +43,17 @@ MESSAGE_BYTES = 900_000
 
 
 def decoders() -> dict[str, Decoder]:
-    """Decoders of all venues by topic 0."""
-    return {topic: decoder for venue in ALL for topic, decoder in venue.decoders.items()}
+    """Decoders of all venues by topic 0.
+
+    Raises:
+        ValueError: two venues claim the same topic.
+    """
+    table: dict[str, Decoder] = {}
+    for venue in ALL:
+        if table.keys() & venue.decoders.keys():
+            raise ValueError(f"venue {venue.name} has an event that another venue has too")
+        table |= venue.decoders
+    return table
 
 
 class Service:
@@ -58,7 +67,7 @@ class Service:
         if settings.backend_socket_url:
             expected.append("backend")
         self._health = Health.expecting(*expected)
-        self._observer = LogObserver(self._health, ProgressDisplay())
+        self._observer = LogObserver(self._health, ProgressDisplay(), SecretMask(settings.secrets()))
         self._clock = clock
         self._rpc = HttpRpc(str(settings.blockchain_http_url), settings.rpc_timeout_ms / 1000)
         self._database = Database.connect(str(settings.redis_url), timeout_s)
@@ -155,19 +164,22 @@ async def serve(settings: Settings) -> int:
         log.info("Stopped on request")
     except (Fatal, BaseExceptionGroup) as error:
         fatal = _fatal(error)
+        if fatal is None:
+            log.exception("Error, a defect")
+            return 1
         log.error("Error, stopping", error=f"{type(fatal).__name__}: {fatal}")  # noqa: TRY400 - told in one line
         return fatal.exit_code
+    except Exception:
+        log.exception("Error, a defect")
+        return 1
     return 0
 
 
-def _fatal(error: BaseException) -> Fatal:
-    """The fatal error that ended the task group; anything else is a defect and passes on."""
-    found = error
-    while isinstance(found, BaseExceptionGroup):
-        found = found.exceptions[0]
-    if isinstance(found, Fatal):
-        return found
-    raise error
+def _fatal(error: BaseException) -> Fatal | None:
+    """The fatal error that ended the task group; None: it was something that nobody foresaw."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, Fatal) else None
 
 
 def run() -> int:

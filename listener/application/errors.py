@@ -4,6 +4,7 @@
 ListenerError
 ├── Retryable                 wait and try again; nothing was lost
 │   ├── NodeUnavailable         no answer, an HTTP error or a rate limit
+│   │   └── NodeSlow              no answer in time
 │   ├── NodeBehind              the node does not know the block yet
 │   ├── InconsistentReply       two answers of the node contradict each other
 │   ├── RangeTooLarge           the node refuses a range for its size
@@ -18,7 +19,9 @@ ListenerError
     ├── NewerSchema             Redis holds data of a newer version of this service
     ├── SettingsChanged         a setting that gives stored data its meaning was changed
     ├── ReorgTooDeep            a fork below what can be undone
-    └── Superseded              another instance has taken the stream over
+    ├── Superseded              another instance has taken the stream over
+    ├── StoreMisused            Redis refuses a command: password, permissions, a key of another type
+    └── NodeUnsuitable          the node refuses a method that we cannot do without
 ```
 """
 
@@ -111,3 +114,19 @@ class Superseded(Fatal):
     """Another instance has committed to this stream since we took it."""
 
     exit_code = 6
+
+
+class StoreMisused(Fatal):
+    """Redis refused a command for what it says: wrong password, no permission, a key of another type."""
+
+    exit_code = 7
+
+
+class NodeUnsuitable(Fatal):
+    """The node refuses a method that we cannot do without."""
+
+    exit_code = 7
+
+
+class NodeSlow(NodeUnavailable):
+    """The node did not answer in time."""

@@ -40,7 +40,7 @@ class ChainSource(Protocol):
 
         Raises:
             NodeBehind: the node does not know the block (any more).
-            InconsistentReply: the header says that there may be logs of ours, receipts disagree.
+            InconsistentReply: header and logs contradict each other.
         """
         ...
 
@@ -194,6 +194,10 @@ class Outbox(Protocol):
         """`chart_data` items as stored now, deleted ones marked."""
         ...
 
+    async def holds(self, row: RowId) -> bool:
+        """Whether a row is still kept."""
+        ...
+
     async def stats(self, markets: Sequence[MarketId]) -> list[dict[str, object]]:
         """`market_data` items as stored now, deleted ones marked."""
         ...
@@ -201,6 +205,14 @@ class Outbox(Protocol):
 
 class UpdatePublisher(Protocol):
     """The link to the backend."""
+
+    async def open(self) -> None:
+        """Connect unless connected.
+
+        Raises:
+            BackendUnavailable: the backend is away, or refuses the token.
+        """
+        ...
 
     async def send(self, message: Message) -> None:
         """Deliver one message and wait until it is acknowledged.

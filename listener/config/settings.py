@@ -30,7 +30,9 @@ LEAST_MINUTES_MS: Final = 2 * DAY_MS
 class Settings(BaseSettings):
     """Settings from the environment and `.env`. Names are the environment's, in lower case."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", populate_by_name=True
+    )
 
     environment: Literal["development", "production", "test"] = Field(
         "development", validation_alias=AliasChoices("ENVIRONMENT", "ENV"), examples=["production"]
@@ -63,8 +65,8 @@ class Settings(BaseSettings):
     price_mode: Literal["execution", "spot"] = Field("execution", examples=["spot"])
     native_symbol: str = Field("ETH", min_length=1, max_length=16, examples=["BNB"])
 
-    finality_window: int = Field(64, ge=1, le=10_000, examples=[64])
-    batch_size: int = Field(2_000, ge=1, le=50_000, examples=[2_000])
+    finality_window: int = Field(64, ge=1, le=5_000, examples=[64])
+    batch_size: int = Field(2_000, ge=1, le=10_000, examples=[2_000])
     range_blocks: int = Field(1_000, ge=1, le=100_000, examples=[1_000])
     poll_interval_ms: int = Field(1_000, ge=10, le=600_000, examples=[1_000])
     processing_interval_ms: int = Field(100, ge=0, le=60_000, examples=[100])
@@ -80,13 +82,7 @@ class Settings(BaseSettings):
 
     @field_validator("*", mode="before")
     @classmethod
-    def _empty_is_unset(cls, value: Any, info: Any) -> Any:  # noqa: ANN401 - raw settings of any type
-        """`NAME=` in a file means the default."""
-        if isinstance(value, str) and not value.strip():
-            field = cls.model_fields[info.field_name]
-            if field.is_required():
-                raise ValueError("is empty")
-            return field.get_default(call_default_factory=True, validated_data={})
+    def _without_spaces(cls, value: object) -> object:
         return value.strip() if isinstance(value, str) else value
 
     @field_validator("log_level", mode="before")
@@ -169,7 +165,12 @@ class Settings(BaseSettings):
     def secrets(self) -> list[str]:
         """Texts that must never be logged: tokens, passwords, and the paths of provider URLs."""
         found = [self.backend_auth_token.get_secret_value()] if self.backend_auth_token else []
-        for url in (self.blockchain_http_url, self.blockchain_ws_url, self.redis_url):
+        for url in (
+            self.blockchain_http_url,
+            self.blockchain_ws_url,
+            self.backend_socket_url,
+            self.redis_url,
+        ):
             if url is None:
                 continue
             found += [part for part in (url.path or "").split("/") if len(part) >= 8]

@@ -88,7 +88,7 @@ class Interval:
         if not match:
             raise InvalidInterval(f"unknown interval {name!r}: write 1m, 15m, 4h, 1d or 1w")
         ms = int(match[1]) * _UNIT_MS[match[2]]
-        if ms != WEEK_MS and DAY_MS % ms:
+        if name != "1w" and DAY_MS % ms:
             raise InvalidInterval(f"interval {name!r} does not divide a day (1w is the only longer one)")
         return cls(name, ms)
 

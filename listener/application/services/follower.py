@@ -103,6 +103,7 @@ class Follower:
         self._start = start
         self._fingerprint = fingerprint
         self._tell = tell_backend
+        self._identity: ChainIdentity | None = None
         self._state: StreamState | None = None
         self._markets: OrderedDict[MarketId, MarketState] = OrderedDict()
         self._unsettled: ChangeSet | None = None
@@ -141,6 +142,9 @@ class Follower:
                 f"the node serves chain {identity.chain_id}, CHAIN_ID says {self._chain_id}: "
                 "set CHAIN_ID or BLOCKCHAIN_HTTP_URL right; nothing was written"
             )
+        if self._identity not in {None, identity}:
+            raise ChainRestarted(f"the node's genesis has changed to {identity.genesis}; {RESET_HINT}")
+        self._identity = identity
         return identity
 
     async def _recover(self, identity: ChainIdentity) -> StreamState:
@@ -178,9 +182,17 @@ class Follower:
                 f"stored candles were made with other settings ({'; '.join(changed)}): "
                 f"set them back, or {RESET_HINT}"
             )
+        if self._start is not None and self._start <= stored.state.base and stored.state.base > 0:
+            raise SettingsChanged(
+                f"START_BLOCK={self._start}, but the stored data begins after block {stored.state.base}: "
+                f"leave START_BLOCK as it was, or {RESET_HINT}"
+            )
 
     async def _follow(self, hint: BlockRef | None) -> None:
-        """Commit until the newest known block is ours."""
+        """Commit until the newest known block is ours.
+
+        A hint may be late or come from a losing fork: only the node's own tip makes us roll back.
+        """
         tip = hint or await self._chain.tip()
         while True:
             relation = relate(self.state.recent(), tip)
@@ -189,7 +201,8 @@ class Follower:
             elif isinstance(relation, Gap):
                 await self._catch_up(tip)
             elif isinstance(relation, Reorg):
-                await self._roll_back(relation.suspect)
+                if hint is None:
+                    await self._roll_back(relation.suspect)
             elif hint is None:
                 return
             hint, tip = None, await self._chain.tip()

@@ -30,6 +30,8 @@ from listener.application.use_cases.publish_updates import (
 from listener.domain.value_objects import Interval, MarketId, Timestamp
 
 LOST_REASON = "more was missed than is kept"
+NOWHERE = Cursor(RowId(0, 0), RowId(0, 0))
+"""Nothing was ever delivered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,34 +74,43 @@ class Publisher:
 
     async def run(self) -> None:
         """Deliver for ever. Raises `Retryable` errors and may be called again after one."""
-        cursor = await self._outbox.cursor() or Cursor(RowId(0, 0), RowId(0, 0))
+        cursor = await self._outbox.cursor() or NOWHERE
         while True:
             started = self._clock.monotonic()
+            await self._backend.open()
+            self._observer.healthy("backend")
             rows = await self._outbox.read(cursor.acknowledged, self._limits.batch_rows)
             if not rows:
                 await self._signal.wait(self._limits.idle_s)
                 continue
             cursor = await self._bridge(cursor, rows[0].id)
             cursor = await self._deliver(cursor, rows)
-            self._observer.healthy("backend")
             if len(rows) < self._limits.batch_rows:
                 await self._clock.sleep(self._limits.pause_s - (self._clock.monotonic() - started))
 
     async def _bridge(self, cursor: Cursor, first: RowId) -> Cursor:
-        """Tell of rows that fell off the outbox's end before they were delivered."""
-        expected = RowId(first.epoch, cursor.acknowledged.seq + 1 if self._same(cursor, first) else 1)
-        if first == expected:
+        """Tell of rows that fell off the outbox's end before they were delivered.
+
+        Within an epoch a gap in the numbers shows it. Between epochs nobody knows the last number of the
+        old one, but the oldest rows go first: while the last acknowledged row is kept, none after it went.
+        """
+        done = cursor.acknowledged
+        if first.epoch == done.epoch:
+            lost = RowId(done.epoch, done.seq + 1), RowId(done.epoch, first.seq - 1)
+        elif first.seq > 1:
+            lost = RowId(first.epoch, 1), RowId(first.epoch, first.seq - 1)
+        elif cursor == NOWHERE or await self._outbox.holds(done):
             return cursor
-        lost = Message("resync", first.epoch, expected.seq, first.seq - 1, ({"reason": LOST_REASON},))
-        await self._backend.send(lost)
-        acknowledged = RowId(first.epoch, first.seq - 1)
-        cursor = Cursor(acknowledged, max(acknowledged, cursor.sending))
+        else:
+            lost = RowId(done.epoch, done.seq + 1), RowId(done.epoch, done.seq + 1)
+        if lost[0] > lost[1]:
+            return cursor
+        await self._backend.send(
+            Message("resync", lost[1].epoch, lost[0].seq, lost[1].seq, ({"reason": LOST_REASON},))
+        )
+        cursor = Cursor(lost[1], max(lost[1], cursor.sending))
         await self._outbox.save(cursor)
         return cursor
-
-    @staticmethod
-    def _same(cursor: Cursor, first: RowId) -> bool:
-        return cursor.acknowledged.epoch == first.epoch
 
     async def _deliver(self, cursor: Cursor, rows: Sequence[Row]) -> Cursor:
         """Send one batch; all of it is acknowledged when this returns."""

@@ -104,18 +104,21 @@ def resolve_blocks(
             market_id = state.sources.get(source) or new_sources.get(source)
             if market_id is None and source in announced and _in_time(announced[source], fact):
                 market_id = announced[source].market
-            _count(fact, ref, market_id, resolved)
+            if market_id is not None:
+                _count(fact, ref, market_id, resolved)
+            elif isinstance(fact, Malformed) and source in rules.factories:
+                resolved.rejected[MALFORMED] += 1
+            else:
+                resolved.rejected[STRANGER] += 1
         new_sources.update((source, fact.market) for source, fact in announced.items())
     return resolved
 
 
 def _count(
-    fact: Swapped | Graduated | Malformed, ref: BlockRef, market: MarketId | None, resolved: Resolved
+    fact: Swapped | Graduated | Malformed, ref: BlockRef, market: MarketId, resolved: Resolved
 ) -> None:
     """Keep a fact of a known emitter, or count why not."""
-    if market is None:
-        resolved.rejected[STRANGER] += 1
-    elif isinstance(fact, Malformed) or fact.market not in {None, market}:
+    if isinstance(fact, Malformed) or fact.market not in {None, market}:
         resolved.rejected[MALFORMED] += 1
     elif isinstance(fact, Graduated):
         resolved.graduated[market] = fact.successor
@@ -220,7 +223,8 @@ def process_blocks(
             changes.graduated[market_id] = graduated
         if created or record:
             changes.records[market_id] = after.market
-        after = after._replace(day=after.day.advance(changes.head.as_of))
+        if trades:
+            after = after._replace(day=after.day.advance(changes.head.as_of))
         changes.trades += trades
         changes.candles += candles
         changes.states[market_id] = after

@@ -6,17 +6,19 @@ Source: https://ethereum.github.io/execution-apis/ and EIP-1474 for error codes.
 import itertools
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
-from listener.application.errors import Fatal, NodeBehind, NodeUnavailable, RangeTooLarge
+from listener.application.errors import NodeBehind, NodeSlow, NodeUnavailable, NodeUnsuitable, RangeTooLarge
 
 T = TypeVar("T")
 
 MAX_REPLY_BYTES: Final = 512 * 1024 * 1024
+MAX_REFUSAL_BYTES: Final = 64 * 1024
 MAX_BATCH_CALLS: Final = 100
 
 _TOO_LARGE: Final = re.compile(
@@ -58,10 +60,6 @@ _BATCH: Final = msgspec.json.Decoder(list[Reply])
 _CALL: Final = msgspec.json.Decoder(Reply)
 
 
-class RpcRefused(Fatal):
-    """The node refuses a method or its arguments: it is not the node we need."""
-
-
 class HttpRpc:
     """A JSON-RPC endpoint.
 
@@ -86,7 +84,7 @@ class HttpRpc:
         """One call; `None` where the node answers `null`.
 
         Raises:
-            NodeUnavailable, NodeBehind, RangeTooLarge, RpcRefused.
+            NodeUnavailable, NodeBehind, RangeTooLarge, NodeUnsuitable.
         """
         body = await self._post(self._request(method, params))
         try:
@@ -127,23 +125,33 @@ class HttpRpc:
         try:
             async with self._session.post(self._url, data=msgspec.json.encode(request)) as response:
                 if response.status != 200:
-                    text = (await response.content.read(500)).decode("utf-8", "replace")
-                    raise NodeUnavailable(f"{self.host}: HTTP {response.status}: {text[:200]}")
+                    return await self._refusal(response)
                 chunks = bytearray()
                 async for chunk in response.content.iter_any():
                     chunks += chunk
                     if len(chunks) > MAX_REPLY_BYTES:
                         raise RangeTooLarge(f"{self.host}: a reply of more than {MAX_REPLY_BYTES} bytes")
                 return bytes(chunks)
-        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+        except TimeoutError as error:
+            raise NodeSlow(f"{self.host}: no answer in {self._timeout.total} s") from error
+        except (aiohttp.ClientError, OSError) as error:
             raise NodeUnavailable(f"{self.host}: {type(error).__name__}: {error}") from error
+
+    async def _refusal(self, response: aiohttp.ClientResponse) -> bytes:
+        """The body of an HTTP error, if it is a JSON-RPC error: some providers send both."""
+        body = await response.content.read(MAX_REFUSAL_BYTES)
+        with suppress(msgspec.MsgspecError):
+            if response.status != 429 and _CALL.decode(body).error:
+                return body
+        text = body.decode("utf-8", "replace")
+        raise NodeUnavailable(f"{self.host}: HTTP {response.status}: {text[:200]}")
 
 
 def result(reply: Reply, method: str, kind: type[T]) -> T | None:
     """The result of one reply of a batch.
 
     Raises:
-        NodeUnavailable, NodeBehind, RangeTooLarge, RpcRefused.
+        NodeUnavailable, NodeBehind, RangeTooLarge, NodeUnsuitable.
     """
     if reply.error:
         raise translated(reply.error, method)
@@ -163,5 +171,5 @@ def translated(error: RpcError, method: str) -> Exception:
     if _UNKNOWN_BLOCK.search(error.message) and error.code != -32601:
         return NodeBehind(text)
     if error.code == -32601:
-        return RpcRefused(f"the node does not offer {text}")
+        return NodeUnsuitable(f"the node does not offer {text}")
     return NodeUnavailable(text)

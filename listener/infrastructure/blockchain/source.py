@@ -7,7 +7,9 @@ from listener.application.errors import (
     InconsistentReply,
     InvalidConfiguration,
     NodeBehind,
+    NodeSlow,
     NodeUnavailable,
+    RangeTooLarge,
 )
 from listener.application.interfaces import ChainIdentity
 from listener.domain.entities import TokenInfo
@@ -42,7 +44,10 @@ class RpcChainSource:
         genesis = await self._rpc.call(BLOCK_BY_NUMBER, ("0x0", False), Header)
         if chain_id is None or genesis is None:
             raise NodeUnavailable(f"{self._rpc.host}: no chain id or no block 0")
-        return ChainIdentity(int(chain_id, 16), genesis.hash.lower())
+        try:
+            return ChainIdentity(int(chain_id, 16), genesis.hash.lower())
+        except ValueError as error:
+            raise NodeUnavailable(f"{self._rpc.host}: not a chain id: {chain_id[:80]!r}") from error
 
     async def tip(self) -> BlockRef:
         """See `ChainSource.tip`."""
@@ -79,12 +84,17 @@ class RpcChainSource:
     async def facts_between(self, first: int, last: int) -> Sequence[BlockFacts]:
         """See `ChainSource.facts_between`."""
         wanted = {"fromBlock": hex(first), "toBlock": hex(last), "topics": self._topics}
-        logs = await self._rpc.call(GET_LOGS, (wanted,), list[Log])
+        try:
+            logs = await self._rpc.call(GET_LOGS, (wanted,), list[Log])
+        except NodeSlow as error:
+            if first == last:
+                raise
+            raise RangeTooLarge(str(error)) from error
         if logs is None:
             raise NodeUnavailable(f"{self._rpc.host}: no answer for logs {first}…{last}")
         by_block: dict[int, list[Log]] = {first: [], last: []}
         for log in logs:
-            by_block.setdefault(int(log.block_number, 16), []).append(log)
+            by_block.setdefault(log.place()[0], []).append(log)
         numbers = sorted(by_block)
         if numbers[0] < first or numbers[-1] > last:
             raise InconsistentReply(f"logs of blocks {numbers[0]}…{numbers[-1]} for {first}…{last}")
@@ -105,8 +115,8 @@ class RpcChainSource:
         facts: list[Fact] = []
         previous = -1
         for log in logs:
-            index = int(log.log_index, 16)
-            if log.block_hash.lower() != block.hash or int(log.block_number, 16) != block.number:
+            number, index = log.place()
+            if log.block_hash.lower() != block.hash or number != block.number:
                 raise InconsistentReply(f"block {block.number}: a log of block {log.block_hash}")
             if index <= previous:
                 raise InconsistentReply(f"block {block.number}: log {index} after log {previous}")

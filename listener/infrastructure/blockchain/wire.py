@@ -42,3 +42,14 @@ class Log(msgspec.Struct, rename="camel"):
     block_hash: str
     transaction_hash: str
     log_index: str
+
+    def place(self) -> tuple[int, int]:
+        """Block number and index within the block.
+
+        Raises:
+            InconsistentReply: they are not hex numbers.
+        """
+        try:
+            return int(self.block_number, 16), int(self.log_index, 16)
+        except ValueError as error:
+            raise InconsistentReply(f"a log at {self.block_number!r}, {self.log_index!r}") from error

@@ -1,8 +1,13 @@
 """Whether the service is alive and ready, in memory and over HTTP."""
 
+from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
 
 from aiohttp import web
+
+DISPENSABLE: Final = frozenset({"heads"})
+"""Services without which the chain is still followed, by polling."""
 
 
 @dataclass(slots=True)
@@ -12,6 +17,8 @@ class Health:
     troubles: dict[str, str] = field(default_factory=dict)
     synced: bool = False
     block: int = -1
+    rejected: Counter[str] = field(default_factory=Counter)
+    """Logs that were not counted, by reason, since the start."""
 
     @classmethod
     def expecting(cls, *services: str) -> "Health":
@@ -20,7 +27,8 @@ class Health:
 
     def reasons(self) -> list[str]:
         """Why the service is not ready; empty if it is."""
-        reasons = [f"{service}: {why}" for service, why in self.troubles.items()]
+        troubles = self.troubles.items()
+        reasons = [f"{service}: {why}" for service, why in troubles if service not in DISPENSABLE]
         if not self.synced and not reasons:
             reasons.append(f"catching up, at block {self.block}")
         return reasons
@@ -55,9 +63,16 @@ class HealthServer:
         await self._runner.cleanup()
 
     async def _alive(self, _request: web.Request) -> web.Response:
-        return web.json_response({"status": "alive", "block": self._health.block})
+        body = {"status": "alive", "block": self._health.block, "rejected": self._health.rejected}
+        return web.json_response(body)
 
     async def _ready(self, _request: web.Request) -> web.Response:
         reasons = self._health.reasons()
-        body = {"ready": not reasons, "reasons": reasons, "block": self._health.block}
+        degraded = sorted(DISPENSABLE & self._health.troubles.keys())
+        body = {
+            "ready": not reasons,
+            "reasons": reasons,
+            "degraded": degraded,
+            "block": self._health.block,
+        }
         return web.json_response(body, status=503 if reasons else 200)

@@ -7,6 +7,7 @@ import structlog
 from listener.application.state import ChangeSet
 from listener.domain.value_objects import format_decimal
 from listener.infrastructure.observability.health import Health
+from listener.infrastructure.observability.logs import SecretMask
 from listener.infrastructure.observability.progress import ProgressDisplay
 
 TRADE_LINES_PER_BLOCK: Final = 20
@@ -16,14 +17,14 @@ TRADE_LINES_PER_BLOCK: Final = 20
 class LogObserver:
     """Writes logs and keeps `Health` up to date."""
 
-    def __init__(self, health: Health, progress: ProgressDisplay) -> None:
+    def __init__(self, health: Health, progress: ProgressDisplay, mask: SecretMask) -> None:
         self._health = health
+        self._mask = mask
         self._progress = progress
         self._log = structlog.get_logger("listener")
 
     def committed(self, changes: ChangeSet, seconds: float) -> None:
         """See `Observer.committed`."""
-        self._health.troubles.pop("store", None)
         self._health.block = changes.head.number
         if changes.reorg:
             self._log.warning(
@@ -52,6 +53,7 @@ class LogObserver:
                 ms=round(seconds * 1000, 2),
             )
         if changes.rejected:
+            self._health.rejected.update(changes.rejected)
             self._log.warning("Logs rejected", block=changes.head.number, **changes.rejected)
 
     def _trades(self, changes: ChangeSet) -> None:
@@ -83,7 +85,7 @@ class LogObserver:
 
     def trouble(self, service: str, error: Exception, retry_in_s: float) -> None:
         """See `Observer.trouble`."""
-        self._health.troubles[service] = str(error)
+        self._health.troubles[service] = self._mask.text(str(error))
         self._log.warning(
             f"Error in {service}, trying again",
             error=f"{type(error).__name__}: {error}",

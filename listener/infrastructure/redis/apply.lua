@@ -14,25 +14,21 @@ for i = 1, 3 do
   end
 end
 
-local at = 7
 local rows = tonumber(ARGV[6])
-local seq = tonumber(ARGV[3]) or 0
-for _ = 1, rows do
-  seq = seq + 1
-  redis.call('XADD', KEYS[2], ARGV[4] .. '-' .. string.format('%d', seq), 'e', ARGV[at], 'd', ARGV[at + 1])
-  at = at + 2
-end
-if rows > 0 then
-  redis.call('XTRIM', KEYS[2], 'MAXLEN', '~', ARGV[5])
-end
-
+local at = 7 + 2 * rows
 while at <= #ARGV do
   local words = tonumber(ARGV[at])
   redis.call(unpack(ARGV, at + 1, at + words))
   at = at + words + 1
 end
 
+local seq = tonumber(ARGV[3]) or 0
 if rows > 0 then
+  for at = 7, 5 + 2 * rows, 2 do
+    seq = seq + 1
+    redis.call('XADD', KEYS[2], ARGV[4] .. '-' .. string.format('%d', seq), 'e', ARGV[at], 'd', ARGV[at + 1])
+  end
+  redis.call('XTRIM', KEYS[2], 'MAXLEN', '~', ARGV[5])
   redis.call('HSET', KEYS[1], 'seq', string.format('%d', seq))
 end
 return {1, string.format('%d', seq)}

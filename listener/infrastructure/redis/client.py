@@ -23,7 +23,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from listener.application.errors import Fatal, StoreUnavailable
+from listener.application.errors import StoreMisused, StoreUnavailable
 
 Word = str | int | bytes
 Command = tuple[Word, ...]
@@ -32,10 +32,6 @@ _PASSING = ("LOADING", "OOM", "MISCONF", "READONLY", "BUSY", "CLUSTERDOWN", "TRY
 
 
 DEFAULT_TIMEOUT_S: Final = 5.0
-
-
-class StoreMisused(Fatal):
-    """Redis refused a command for what it says: a defect, or a server of another kind."""
 
 
 class Database:

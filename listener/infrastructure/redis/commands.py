@@ -37,9 +37,9 @@ CANDLES_PER_ROW = 50
 
 
 def commands(changes: ChangeSet, keys: Keys) -> list[Command]:
-    """What the commit writes, in no order that matters: a reader sees all of it or nothing."""
-    written: list[Command] = [_head(changes.head, keys)]
-    written += _trades(changes, keys)
+    """What the commit writes. The head comes last: if Redis refuses a command in between (a key of another
+    type, say), the head still tells that the commit is not done."""  # noqa: D205, D209 - one thought
+    written: list[Command] = list(_trades(changes, keys))
     written += _candles(changes, keys)
     for market_id, stats in changes.stats.items():
         key = keys.stats(market_id)
@@ -65,6 +65,7 @@ def commands(changes: ChangeSet, keys: Keys) -> list[Command]:
     written += _undo(changes, keys)
     if changes.reason or not changes.live:
         written.append(("HSET", keys.settings, "owed", int(not changes.live)))
+    written.append(_head(changes.head, keys))
     return written
 
 

@@ -38,6 +38,11 @@ class RedisOutbox:
         entries = await self._database.run("XRANGE", self._keys.outbox, start, "+", "COUNT", limit)
         return [Row(_parse(entry), fields[b"e"].decode(), fields[b"d"]) for entry, fields in entries]
 
+    async def holds(self, row: RowId) -> bool:
+        """See `Outbox.holds`."""
+        entry = "{}-{}".format(*row)
+        return bool(await self._database.run("XRANGE", self._keys.outbox, entry, entry))
+
     async def candles(
         self, references: Sequence[tuple[MarketId, Interval, Timestamp]]
     ) -> list[dict[str, object]]:

@@ -53,7 +53,7 @@ class SocketIoBackend:
 
     async def send(self, message: Message) -> None:
         """See `UpdatePublisher.send`."""
-        client = await self.connect()
+        client = await self._connected()
         answered: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._answered = answered
         try:
@@ -68,6 +68,10 @@ class SocketIoBackend:
         if not isinstance(answer, dict) or answer.get("ok") is not True:
             raise BackendRefused(f"backend: {message.event} was answered with {str(answer)[:200]}")
 
+    async def open(self) -> None:
+        """See `UpdatePublisher.open`."""
+        await self._connected()
+
     def size(self, message: Message) -> int:
         """See `UpdatePublisher.size`."""
         return len(orjson.dumps(self._payload(message)))
@@ -81,12 +85,7 @@ class SocketIoBackend:
             "items": message.items,
         }
 
-    async def connect(self) -> socketio.AsyncClient:
-        """Connect unless connected.
-
-        Raises:
-            BackendUnavailable: the backend is away, or refuses the token.
-        """
+    async def _connected(self) -> socketio.AsyncClient:
         if self._client is not None and self._client.connected:
             return self._client
         await self.close()

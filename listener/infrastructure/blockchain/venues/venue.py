@@ -10,14 +10,15 @@ from typing import ClassVar, Final, Protocol
 
 from eth_utils.crypto import keccak
 
+from listener.domain.errors import InvalidValue
 from listener.domain.facts import Fact, Malformed
-from listener.domain.value_objects import Address
+from listener.domain.value_objects import Address, parse_address
 from listener.infrastructure.blockchain.wire import Log
 
 Decoder = Callable[[Log], Fact]
 
 _WORD: Final = 64
-_DIRTY: Final = "0" * 24
+_CLEAN: Final = "0x" + "0" * 24
 
 
 class Venue(Protocol):
@@ -71,9 +72,12 @@ def expect_topics(log: Log, topics: int) -> None:
 def topic_address(log: Log, index: int) -> Address:
     """An indexed address argument."""
     word = log.topics[index].lower()
-    if len(word) != 2 + _WORD or word[2:26] != _DIRTY:
-        raise BadLog(f"topic {index} is not an address")
-    return Address("0x" + word[26:])
+    try:
+        if len(word) == 2 + _WORD and word[:26] == _CLEAN:
+            return parse_address("0x" + word[26:])
+    except InvalidValue:
+        pass
+    raise BadLog(f"topic {index} is not an address")
 
 
 def boolean(word: int) -> bool:

@@ -1,0 +1,71 @@
+# Everything a reader of README runs. Each target sets up what it needs; a second run is quick.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+NODE_READY := node_modules/.ready web/backend/node_modules/.ready
+COMPILED := artifacts/.ready
+PYTEST_ARGS ?=
+
+.PHONY: help demo test test-python test-contracts test-backend lint types imports browser lock clean
+
+help:            ## this text
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+demo: $(VENV)/.ready $(NODE_READY) $(COMPILED)  ## a local chain, Valkey, backend, traders and the listener; prints the chart's address
+	@exec $(BIN)/listener demo $(DEMO_ARGS)
+
+test: test-contracts test-python  ## every test, on real components
+
+test-contracts: $(COMPILED)  ## the Solidity contracts, under Hardhat
+	npx hardhat test
+
+test-python: $(VENV)/.ready $(NODE_READY) $(COMPILED) browser  ## units, ports, integration and end to end; coverage of domain and application
+	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+
+lint: $(VENV)/.ready  ## style of the Python code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.ready web/backend/node_modules/.ready  ## static types: Python strict, JavaScript checked
+	$(BIN)/mypy
+	cd web/backend && npx tsc -p tsconfig.json
+
+imports: $(VENV)/.ready  ## the layers: domain <- application <- infrastructure
+	$(BIN)/lint-imports
+
+# The page's tests need a real browser. Debian's and Ubuntu's package is installed where we may.
+browser:
+	@if ! command -v chromium chromium-browser google-chrome >/dev/null; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "Installing Chromium…"; apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
+	  else \
+	    echo "The tests of the chart page need Chromium: install it, e.g. 'sudo apt-get install chromium'."; exit 1; \
+	  fi; fi
+
+$(VENV)/.ready: requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (PYTHON=python3.12 make …)"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+node_modules/.ready: package-lock.json
+	@node -e 'process.exit(parseInt(process.versions.node) < 20)' || { echo "Node.js 20 or newer is needed"; exit 1; }
+	npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+web/backend/node_modules/.ready: web/backend/package-lock.json
+	cd web/backend && npm ci --no-audit --no-fund --loglevel=error
+	@touch $@
+
+$(COMPILED): node_modules/.ready hardhat.config.js $(shell find contracts -name '*.sol')
+	npx hardhat compile --quiet
+	@touch $@
+
+lock:            ## write the lock files anew from pyproject.toml (needs uv)
+	uv export --quiet --format requirements-txt --no-header --no-emit-project --no-dev --output-file requirements.txt
+	uv export --quiet --format requirements-txt --no-header --no-emit-project --all-extras --output-file requirements-dev.txt
+
+clean:           ## remove what was installed and built
+	rm -rf $(VENV) node_modules web/backend/node_modules artifacts cache deployments .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
