@@ -9,7 +9,7 @@ from listener.application.use_cases.process_block import process_blocks, resolve
 from listener.application.use_cases.refresh_stats import refresh
 from listener.application.use_cases.rollback import roll_back
 from listener.domain.facts import BlockFacts
-from listener.domain.value_objects import DAY_MS, MarketId, Timestamp
+from listener.domain.value_objects import MarketId, Timestamp
 from tests.fakes.chain import LocalChain
 
 T = TypeVar("T")
@@ -103,7 +103,7 @@ class Writer:
         undos = await self.store.load_undos(number)
         affected = {market.market for undo in undos for market in undo.markets}
         states = await self._markets(affected)
-        minutes = await self.store.load_minutes(affected, undos[-1].as_of - DAY_MS)
+        minutes = await self.store.load_minutes(affected, 0)
         records = {market: state.market for market, state in states.items()}
         return await self.commit(
             roll_back(self.state, ancestor, undos, records, minutes, self.rules, live=self.live)
