@@ -53,7 +53,9 @@ def version() -> None:
 
 @app.command()
 def demo(
-    port: Annotated[int, typer.Option(help="of the chart page; 0: any free one")] = 0,
+    port: Annotated[
+        int | None, typer.Option(help="of the chart page [default: 3000 if free, else any]")
+    ] = None,
     seed: Annotated[int, typer.Option(help="of the invented traders")] = 7,
     rate: Annotated[float, typer.Option(help="trades a second", min=0.1, max=200)] = 6.0,
     seconds: Annotated[float | None, typer.Option(help="stop after this long")] = None,

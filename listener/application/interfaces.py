@@ -279,6 +279,6 @@ class Observer(Protocol):
         """The service works."""
         ...
 
-    def delivered(self, messages: int, rows: int, seconds: float) -> None:
-        """A batch was acknowledged."""
+    def delivered(self, last: RowId, messages: int, seconds: float) -> None:
+        """A batch that ends with row `last` was acknowledged."""
         ...

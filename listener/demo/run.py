@@ -4,6 +4,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import threading
@@ -26,20 +27,22 @@ from listener.demo.processes import (
 from listener.demo.traffic import Traffic
 
 CHAIN_ID = 31337
+USUAL_PORT = 3000
 FIRST_MARKETS = 5
 DEMO_CURVE = Parameters(virtual_quote=20 * ETHER, graduation_threshold=250 * ETHER)
 
 
-def run_demo(port: int, seed: int, trades_per_s: float, seconds: float | None) -> int:
+def run_demo(port: int | None, seed: int, trades_per_s: float, seconds: float | None) -> int:
     """Start a chain, Valkey, the backend, the listener and traders; stop them in reverse.
 
     Args:
-        port: of the chart page; 0: any free one.
+        port: of the chart page; 0: any free one; None: 3000 if it is free.
         seed: of the traders.
         trades_per_s: how many trades are sent.
         seconds: stop after this long; None: on Ctrl-C.
     """
     console = Console()
+    port = _usual_port() if port is None else port
     stop = threading.Event()
 
     def on_signal(_number: int, _frame: FrameType | None) -> None:
@@ -57,6 +60,16 @@ def run_demo(port: int, seed: int, trades_per_s: float, seconds: float | None) -
         console.print(f"[red]Error:[/red] {error}")
         return 1
     return 0
+
+
+def _usual_port() -> int:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", USUAL_PORT))
+        except OSError:
+            return 0
+    return USUAL_PORT
 
 
 def _start(stack: ExitStack, console: Console, logs: Path, port: int, seed: int) -> tuple[Traffic, Child]:

@@ -130,7 +130,7 @@ class Publisher:
             await self._backend.send(message)
         cursor = Cursor(end, end)
         await self._outbox.save(cursor)
-        self._observer.delivered(len(messages), len(batch), self._clock.monotonic() - started)
+        self._observer.delivered(end, len(messages), self._clock.monotonic() - started)
         return cursor
 
     def _too_large(self, messages: Sequence[Message]) -> bool:

@@ -4,6 +4,7 @@ from typing import Final
 
 import structlog
 
+from listener.application.interfaces import RowId
 from listener.application.state import ChangeSet
 from listener.domain.value_objects import format_decimal
 from listener.infrastructure.observability.health import Health
@@ -50,6 +51,7 @@ class LogObserver:
                 trades=len(changes.trades),
                 candles=len(changes.candles),
                 markets=len(changes.states),
+                seq=changes.head.seq,
                 ms=round(seconds * 1000, 2),
             )
         if changes.rejected:
@@ -97,6 +99,6 @@ class LogObserver:
         if self._health.troubles.pop(service, None) is not None:
             self._log.info(f"{service.capitalize()} works")
 
-    def delivered(self, messages: int, rows: int, seconds: float) -> None:
+    def delivered(self, last: RowId, messages: int, seconds: float) -> None:
         """See `Observer.delivered`."""
-        self._log.debug("Updates acknowledged", messages=messages, rows=rows, ms=round(seconds * 1000, 2))
+        self._log.debug("Updates acknowledged", seq=last.seq, messages=messages, ms=round(seconds * 1000, 2))
