@@ -84,7 +84,9 @@ async def _heads(settings: Settings) -> AsyncGenerator[Finding, None]:
         yield Finding("ok", "heads", f"polling every {settings.poll_interval_ms} ms (no BLOCKCHAIN_WS_URL)")
         return
     subscribed = _Subscribed()
-    heads = NewHeads(str(settings.blockchain_ws_url), settings.chain_id, HintSlot(), subscribed, TIMEOUT_S)
+    heads = NewHeads(
+        str(settings.blockchain_ws_url), settings.chain_id, HintSlot(TIMEOUT_S), subscribed, TIMEOUT_S
+    )
     task = asyncio.ensure_future(heads.run())
     waiter = asyncio.ensure_future(subscribed.event.wait())
     await asyncio.wait({task, waiter}, timeout=TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)

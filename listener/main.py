@@ -36,7 +36,7 @@ from listener.infrastructure.redis.store import RedisStore
 from listener.infrastructure.websocket.backend import SocketIoBackend
 
 POLL_BESIDE_WEBSOCKET_S = 5.0
-"""A subscription can die silently: the tip is asked for at least this often."""
+"""A subscription can die silently: the tip is asked for at least this often, and far more often without."""
 BATCH_ROWS = 200
 MESSAGE_BYTES = 900_000
 """Node's socket.io refuses messages over 1 MB without an error."""
@@ -62,7 +62,8 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         timeout_s = settings.redis_timeout_ms / 1000
         rules, keys, clock = settings.rules(), Keys(settings.chain_id), SystemClock()
-        commits, hints = LocalSignal(), HintSlot()
+        poll_s = settings.poll_interval_ms / 1000
+        commits, hints = LocalSignal(), HintSlot(poll_s)
         expected = ["chain"]
         if settings.backend_socket_url:
             expected.append("backend")
@@ -72,7 +73,6 @@ class Service:
         self._rpc = HttpRpc(str(settings.blockchain_http_url), settings.rpc_timeout_ms / 1000)
         self._database = Database.connect(str(settings.redis_url), timeout_s)
         self._server = HealthServer(self._health, settings.websocket_host, settings.websocket_port)
-        poll_s = settings.poll_interval_ms / 1000
         self._follower = Follower(
             chain=RpcChainSource(self._rpc, decoders()),
             hints=hints,
@@ -82,7 +82,7 @@ class Service:
             signal=commits,
             rules=rules,
             limits=FollowerLimits(
-                poll_s=max(poll_s, POLL_BESIDE_WEBSOCKET_S) if settings.blockchain_ws_url else poll_s,
+                poll_s=max(poll_s, POLL_BESIDE_WEBSOCKET_S),
                 range_blocks=settings.range_blocks,
                 commit_trades=settings.batch_size,
                 cached_markets=settings.market_cache,

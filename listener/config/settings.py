@@ -22,6 +22,8 @@ from listener.domain.value_objects import DAY_MS, MINUTE_MS, ONE_MINUTE, Address
 
 DEFAULT_RETENTION: Final = "1m=3d,5m=10d,15m=30d,30m=60d,1h=120d,2h=180d,4h=1y"
 FOREVER: Final = "all"
+EACH: Final = "*"
+"""Stands for every interval while settings are read: `CANDLE_RETENTION=1500` means so many buckets of each."""
 _UNITS_MS: Final = {"m": MINUTE_MS, "h": 60 * MINUTE_MS, "d": DAY_MS, "w": 7 * DAY_MS, "y": 365 * DAY_MS}
 LEAST_MINUTES_MS: Final = 2 * DAY_MS
 """One-minute candles must outlive the rolling day and the finality window."""
@@ -109,6 +111,8 @@ class Settings(BaseSettings):
     @classmethod
     def _retention(cls, value: object) -> object:
         text = value if isinstance(value, str) else ""
+        if text.isdigit():
+            return {EACH: int(text)}
         return {**_parse_retention(DEFAULT_RETENTION), **(_parse_retention(text) if text else {})}
 
     @model_validator(mode="after")
@@ -118,6 +122,10 @@ class Settings(BaseSettings):
                 "BACKEND_AUTH_TOKEN is missing: BACKEND_SOCKET_URL needs a token of at least 8 characters, "
                 "e.g. BACKEND_AUTH_TOKEN=a-long-random-text"
             )
+        candles = self.candle_retention.pop(EACH, None)
+        if candles is not None:
+            for interval in (ONE_MINUTE, *self.ohlcv_intervals):
+                self.candle_retention[interval.name] = max(candles * interval.ms, LEAST_MINUTES_MS)
         kept = self.candle_retention.get(ONE_MINUTE.name)
         if kept is not None and kept < LEAST_MINUTES_MS:
             raise ValueError(

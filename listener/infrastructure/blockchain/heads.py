@@ -37,9 +37,18 @@ class _Hears(Protocol):
 
 
 class HintSlot:
-    """The newest hint. One place, overwritten: a slow reader never holds up the socket."""
+    """The newest hint. One place, overwritten: a slow reader never holds up the socket.
 
-    def __init__(self) -> None:
+    Args:
+        poll_s: longest wait while nobody is subscribed.
+
+    Attributes:
+        subscribed: whether heads are expected to arrive by themselves.
+    """
+
+    def __init__(self, poll_s: float) -> None:
+        self.subscribed = False
+        self._poll_s = poll_s
         self._hint: BlockRef | None = None
         self._arrived = asyncio.Event()
 
@@ -51,7 +60,7 @@ class HintSlot:
     async def wait(self, timeout_s: float) -> BlockRef | None:
         """See `HeadHints.wait`."""
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(timeout_s if self.subscribed else min(timeout_s, self._poll_s)):
                 await self._arrived.wait()
         except TimeoutError:
             return None
@@ -104,12 +113,15 @@ class NewHeads:
                         )
                     await socket.send(_request(2, "eth_subscribe", "newHeads"))
                 self._observer.healthy("heads")
+                self._slot.subscribed = True
                 async for message in socket:
                     frame = _FRAME.decode(message)
                     if frame.params and frame.params.result:
                         self._slot.put(frame.params.result.ref())
         except (OSError, TimeoutError, WebSocketException, msgspec.MsgspecError, InconsistentReply) as error:
             raise NodeUnavailable(f"newHeads: {type(error).__name__}: {error}") from error
+        finally:
+            self._slot.subscribed = False
         raise NodeUnavailable("newHeads: the node closed the connection")
 
 
