@@ -23,7 +23,7 @@ from listener.domain.value_objects import DAY_MS, MINUTE_MS, ONE_MINUTE, Address
 DEFAULT_RETENTION: Final = "1m=3d,5m=10d,15m=30d,30m=60d,1h=120d,2h=180d,4h=1y"
 FOREVER: Final = "all"
 EACH: Final = "*"
-"""Stands for every interval while settings are read: `CANDLE_RETENTION=1500` means so many buckets of each."""
+"""Stands for every interval: `CANDLE_RETENTION=1500` means so many buckets of each."""
 _UNITS_MS: Final = {"m": MINUTE_MS, "h": 60 * MINUTE_MS, "d": DAY_MS, "w": 7 * DAY_MS, "y": 365 * DAY_MS}
 LEAST_MINUTES_MS: Final = 2 * DAY_MS
 """One-minute candles must outlive the rolling day and the finality window."""

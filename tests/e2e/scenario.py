@@ -64,10 +64,14 @@ class Scenario:
             key = (curve.token, trader)
             if self._bought.get(key, 0) > 0 and self.random.random() < 0.45:
                 amount = self.random.randrange(1, 50_000) * ETHER
-                self._send(trader, curve.address, self._curve.encode_abi("sell", [amount, 0, self._account(trader)]))
+                self._send(
+                    trader, curve.address, self._curve.encode_abi("sell", [amount, 0, self._account(trader)])
+                )
                 self._bought[key] -= 1
             else:
-                value = int(ETHER * self.random.choice((0.0001, 0.01, 0.1, 0.5)) * self.random.random()) + 1000
+                value = (
+                    int(ETHER * self.random.choice((0.0001, 0.01, 0.1, 0.5)) * self.random.random()) + 1000
+                )
                 self._send(
                     trader, curve.address, self._curve.encode_abi("buy", [0, self._account(trader)]), value
                 )
@@ -78,7 +82,9 @@ class Scenario:
         """Queue a fake of each of our events by an emitter that nobody configured."""
         curve = self.random.choice(self.curves)
         token, someone = Web3.to_checksum_address(curve.token), self._account(0)
-        self._send(0, self._rogue.address, self._rogue.encode_abi("emitTrade", [token, someone, True, 5, 7, 1, 9, 9]))
+        self._send(
+            0, self._rogue.address, self._rogue.encode_abi("emitTrade", [token, someone, True, 5, 7, 1, 9, 9])
+        )
         fake = [token, self._rogue.address, someone, "Fake", "FAKE"]
         self._send(0, self._rogue.address, self._rogue.encode_abi("emitCurveCreated", fake))
         self._send(0, self._rogue.address, self._rogue.encode_abi("emitGraduated", [token, someone, 1, 1]))
@@ -141,7 +147,10 @@ class Scenario:
             "gas": hex(300_000),
         }
         self._pending.append(
-            {"jsonrpc": "2.0", "id": len(self._pending), "method": "eth_sendTransaction", "params": [transaction]}
+            {
+                "jsonrpc": "2.0",
+                "id": len(self._pending),
+                "method": "eth_sendTransaction",
+                "params": [transaction],
+            }
         )
-
-

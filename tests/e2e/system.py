@@ -1,10 +1,13 @@
 """The system under test as its user sees it: processes, Redis keys, HTTP."""
 
 import json
+import os
+import signal
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,20 @@ import redis
 
 from listener.demo.launchpad import Launchpad, Parameters
 from listener.demo.processes import Child, start_backend, start_listener
+from tests import oracle
 
 CHAIN_ID = 31337
 TOKEN = "token-of-the-tests"
 WAIT_S = 40.0
+DAY_MS = 86_400_000
+DEFAULT_INTERVALS = ("1m", "5m", "15m", "1h", "4h", "1d")
+DEFAULT_RETENTION = {
+    "1m": 3 * DAY_MS,
+    "5m": 10 * DAY_MS,
+    "15m": 30 * DAY_MS,
+    "1h": 120 * DAY_MS,
+    "4h": 365 * DAY_MS,
+}
 
 
 class System:
@@ -121,12 +134,133 @@ class System:
             "trades": {s: m["trades"] for s, m in markets.items()},
         }
 
+    def expected(
+        self, *factories: str, price_mode: str = "execution", start_block: int = 0
+    ) -> oracle.Expected:
+        """What the oracle says of the whole chain, with the default intervals."""
+        call = oracle.http_rpc(self.http)
+        known = [factory.lower() for factory in factories]
+        chain = oracle.read_chain(call, 0, int(call("eth_blockNumber", []), 16), known)
+        settings = oracle.Settings(
+            factories=known,
+            intervals=DEFAULT_INTERVALS,
+            price_mode=price_mode,
+            retention=DEFAULT_RETENTION,
+            start_block=start_block,
+        )
+        return oracle.compute(chain, settings)
+
+    def equals_oracle(
+        self, *factories: str, price_mode: str = "execution", start_block: int = 0, timeout_s: float = WAIT_S
+    ) -> oracle.Expected:
+        """Wait until Redis holds what the oracle says of the chain as it is now, and the listener lives.
+
+        Raises:
+            AssertionError: it does not come to that in time.
+        """
+        truth = self.expected(*factories, price_mode=price_mode, start_block=start_block)
+        assert truth.last_block
+        key, block = f"head:{{{CHAIN_ID}}}", truth.last_block.hash
+        self.wait(lambda: self._redis.hget(key, "hash") == block, f"block {truth.last_block}", timeout_s)
+        self.settle(lambda: oracle.compare_redis(self._redis, CHAIN_ID, truth))
+        assert self.listener
+        assert self.listener.process.poll() is None
+        return truth
+
+    def backend_equals_redis(self) -> None:
+        """Wait until the backend has everything, and what it holds is what Redis holds.
+
+        Raises:
+            AssertionError: it does not come to that in time.
+        """
+        self.wait_delivered()
+        self.settle(
+            lambda: oracle.compare_node_view(
+                self._redis, CHAIN_ID, self.backend_view(), intervals=DEFAULT_INTERVALS
+            )
+        )
+        for market, trades in self.backend_view()["trades"].items():
+            ids = [trade["id"] for trade in trades]
+            assert len(ids) == len(set(ids)), f"{market} has trades twice"
+
+    def records(self) -> list[dict[str, Any]]:
+        """The listener's log lines."""
+        assert self.listener
+        return [json.loads(line) for line in list(self.listener.lines) if line.startswith("{")]
+
+    def wait_log(self, event: str, *, after: int = 0, **fields: object) -> dict[str, Any]:
+        """Wait for a log line whose event begins so and that has these fields; the line.
+
+        Args:
+            event: the beginning of the event.
+            after: so many lines are passed over.
+            **fields: what else it must say.
+        """
+        found: list[dict[str, Any]] = []
+
+        def logged() -> bool:
+            found[:] = [
+                record
+                for record in self.records()[after:]
+                if record["event"].startswith(event) and fields.items() <= record.items()
+            ]
+            return bool(found)
+
+        self.wait(logged, f"a line {event!r} {fields}")
+        return found[0]
+
+    def ready(self) -> tuple[int, dict[str, Any]]:
+        """Status and body of `/ready`."""
+        port = next(record["health_port"] for record in self.records() if "health_port" in record)
+        return get_json(f"http://127.0.0.1:{port}/ready")
+
+    def wait_ready(self, status: int, reason: str = "") -> None:
+        """Wait until `/ready` answers so, with a reason that begins with `reason`."""
+
+        def answers() -> bool:
+            found, body = self.ready()
+            return found == status and any(text.startswith(reason) for text in [*body["reasons"], ""])
+
+        self.wait(answers, f"/ready with {status} {reason}")
+
+    def ended(self, timeout_s: float = 20.0) -> tuple[int, str]:
+        """Exit code and output of a listener that ends by itself.
+
+        Raises:
+            subprocess.TimeoutExpired: it does not.
+        """
+        assert self.listener
+        self.listener.process.wait(timeout_s)
+        return self.listener.stop(), "\n".join(self.listener.lines)
+
+    def redis_pid(self) -> int:
+        """Process id of Valkey."""
+        return int(self._redis.info("server")["process_id"])
+
+    def dump(self) -> dict[str, bytes]:
+        """Everything in Redis, in its own serialisation."""
+        plain = redis.Redis(port=self.redis_port)
+        try:
+            return {key.decode(): plain.dump(key) for key in sorted(plain.scan_iter(count=1000))}
+        finally:
+            plain.close()
+
     def close(self) -> None:
         """Stop what was started."""
         for child in (self.listener, self.backend):
             if child:
                 child.stop()
         self._redis.close()
+
+
+@contextmanager
+def suspended(pid: int) -> Iterator[None]:
+    """A process that hangs."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def get_json(url: str) -> tuple[int, Any]:

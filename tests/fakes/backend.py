@@ -22,6 +22,7 @@ class FakeBackend:
         outcomes: what happens to the messages to come; `ok` once they are used up.
         arrived: every message that reached the backend, repeated ones too.
         seen: the last row handled.
+        down: nobody listens.
         handled: messages handled, as a backend that follows the contract does: nothing twice.
     """
 
@@ -29,10 +30,16 @@ class FakeBackend:
     arrived: list[Message] = field(default_factory=list)
     handled: list[Message] = field(default_factory=list)
     seen: tuple[int, int] = (0, 0)
+    down: bool = False
 
     def will(self, *outcomes: Outcome) -> None:
         """Script what happens next."""
         self.outcomes.extend(outcomes)
+
+    async def open(self) -> None:
+        """See `UpdatePublisher.open`."""
+        if self.down:
+            raise BackendUnavailable("the backend is away")
 
     async def send(self, message: Message) -> None:
         """See `UpdatePublisher.send`."""

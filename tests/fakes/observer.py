@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from listener.application.interfaces import RowId
 from listener.application.state import ChangeSet
 
 
@@ -14,7 +15,7 @@ class RecordingObserver:
     syncs: list[tuple[bool, int]] = field(default_factory=list)
     troubles: list[tuple[str, Exception, float]] = field(default_factory=list)
     health: list[str] = field(default_factory=list)
-    deliveries: list[tuple[int, int]] = field(default_factory=list)
+    deliveries: list[tuple[RowId, int]] = field(default_factory=list)
 
     def committed(self, changes: ChangeSet, seconds: float) -> None:  # noqa: ARG002 - of the port
         """See `Observer.committed`."""
@@ -36,6 +37,6 @@ class RecordingObserver:
         """See `Observer.healthy`."""
         self.health.append(service)
 
-    def delivered(self, messages: int, rows: int, seconds: float) -> None:  # noqa: ARG002 - of the port
+    def delivered(self, last: RowId, messages: int, seconds: float) -> None:  # noqa: ARG002 - of the port
         """See `Observer.delivered`."""
-        self.deliveries.append((messages, rows))
+        self.deliveries.append((last, messages))

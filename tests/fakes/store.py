@@ -163,13 +163,11 @@ class FakeStore:
             else:
                 self.dues[market] = due
 
-    async def load_markets(
-        self, markets: Iterable[MarketId], as_of: Timestamp
-    ) -> dict[MarketId, MarketState]:
+    async def load_markets(self, markets: Iterable[MarketId]) -> dict[MarketId, MarketState]:
         """See `MarketStore.load_markets`."""
-        return {market: self._state(market, as_of) for market in markets if market in self.markets}
+        return {market: self._state(market) for market in markets if market in self.markets}
 
-    def _state(self, market: MarketId, as_of: Timestamp) -> MarketState:
+    def _state(self, market: MarketId) -> MarketState:
         series = [self.series.get((market, interval.name), {}) for interval in self._rules.intervals]
         live = tuple(candles[max(candles)] if candles else None for candles in series)
         stats = self.figures.get(market)
@@ -177,7 +175,7 @@ class FakeStore:
             return MarketState(self.markets[market], live, RollingDay.of(()), None)
         since = stats.changed_minute - DAY_MS + MINUTE_MS
         minutes = [candle for time, candle in sorted(series[0].items()) if time >= since]
-        day = RollingDay.of(minutes, stats.changed_minute).advance(as_of)
+        day = RollingDay.of(minutes, stats.changed_minute)
         return MarketState(self.markets[market], live, day, stats.last_price)
 
     async def load_minutes(
@@ -241,6 +239,10 @@ class FakeOutbox:
     async def read(self, after: RowId, limit: int) -> list[Row]:
         """See `Outbox.read`."""
         return [row for row in self.rows if row.id > after][:limit]
+
+    async def holds(self, row: RowId) -> bool:
+        """See `Outbox.holds`."""
+        return any(kept.id == row for kept in self.rows)
 
     async def candles(
         self, references: Sequence[tuple[MarketId, Interval, Timestamp]]

@@ -61,7 +61,7 @@ class Writer:
     async def _markets(self, wanted: Iterable[MarketId]) -> dict[MarketId, MarketState]:
         wanted = set(wanted)
         known = {market: self.kept[market] for market in wanted if market in self.kept}
-        return known | await self.store.load_markets(sorted(wanted - known.keys()), self.state.head.as_of)
+        return known | await self.store.load_markets(sorted(wanted - known.keys()))
 
     async def changes(self, blocks: Sequence[BlockFacts], *, undoable: bool = True) -> ChangeSet:
         """What committing `blocks` would change."""

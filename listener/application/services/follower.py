@@ -37,10 +37,10 @@ from listener.application.use_cases.process_block import (
     tokens_to_read,
 )
 from listener.application.use_cases.refresh_stats import refresh
-from listener.application.use_cases.rollback import roll_back
+from listener.application.use_cases.rollback import minutes_since, roll_back
 from listener.domain.chain import Extend, Gap, Reorg, relate
 from listener.domain.facts import BlockFacts
-from listener.domain.value_objects import DAY_MS, MINUTE_MS, BlockRef, MarketId
+from listener.domain.value_objects import MINUTE_MS, BlockRef, MarketId
 
 REFRESH_SLICE: Final = 200
 """Markets brought up to date by one refresh commit, so that it never delays a block for long."""
@@ -266,7 +266,7 @@ class Follower:
         undos = await self._store.load_undos(number)
         affected = {undo.market for block in undos for undo in block.markets}
         states = await self._load(affected)
-        minutes = await self._store.load_minutes(affected, undos[-1].as_of - DAY_MS)
+        minutes = await self._store.load_minutes(affected, minutes_since(undos))
         changes = roll_back(
             self.state,
             ours[number],

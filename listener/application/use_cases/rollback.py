@@ -19,7 +19,7 @@ from listener.application.use_cases.process_block import next_due
 from listener.domain.entities import Candle, Market
 from listener.domain.events import ReorgDetected
 from listener.domain.rolling import RollingDay
-from listener.domain.value_objects import BlockRef, Interval, MarketId, Timestamp
+from listener.domain.value_objects import DAY_MS, BlockRef, Interval, MarketId, Timestamp
 
 
 def roll_back(
@@ -39,7 +39,7 @@ def roll_back(
         ancestor: the newest block of ours that the node's chain has too.
         undos: before-images of every block above it, newest first.
         markets: records of the affected markets as committed.
-        minutes: their committed one-minute candles since 24 h before the oldest before-image's `as_of`.
+        minutes: their committed one-minute candles from `minutes_since(undos)`.
         rules: the settings that matter.
         live: tell the backend.
     """
@@ -96,6 +96,12 @@ def roll_back(
         min(buckets, default=ancestor.timestamp),
     )
     return changes
+
+
+def minutes_since(undos: Sequence[BlockUndo]) -> Timestamp:
+    """From when on one-minute candles matter: the day as it stood when any market's figures last changed."""
+    changes = [market.changed for undo in undos for market in undo.markets if market.last_price is not None]
+    return min(changes, default=undos[-1].as_of) - DAY_MS
 
 
 def _restored_minutes(
