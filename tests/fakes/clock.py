@@ -10,7 +10,7 @@ from tests.fakes.build import MONDAY_MS
 Step = Callable[[], object] | BlockRef | None
 
 
-class Done(Exception):  # noqa: N818 - not an error
+class Done(Exception):
     """The script is at its end: leaves a service that would run for ever."""
 
 

@@ -5,8 +5,9 @@ from typing import Any, TypeVar
 
 from listener.application.interfaces import ChainIdentity, MarketStore
 from listener.application.state import ChangeSet, MarketState, Rules, StreamState
-from listener.application.use_cases.process_block import process_blocks, resolve_blocks, tokens_to_read
+from listener.application.use_cases.process_block import process_blocks
 from listener.application.use_cases.refresh_stats import refresh
+from listener.application.use_cases.resolve_block import resolve_blocks, tokens_to_read
 from listener.application.use_cases.rollback import roll_back
 from listener.domain.facts import BlockFacts
 from listener.domain.value_objects import MarketId, Timestamp

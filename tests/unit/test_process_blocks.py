@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from listener.application.state import ChangeSet, MarketState, Rules, Written
 from listener.application.use_cases.process_block import (
     HISTORY_REASON,
-    Resolved,
     fold_trades,
     next_due,
     process_blocks,
-    resolve_blocks,
 )
+from listener.application.use_cases.resolve_block import Resolved, resolve_blocks
 from listener.domain.entities import Trade
 from listener.domain.events import CandlesClosed, HistoryLoaded, StatsUpdated, TradeProcessed
 from listener.domain.value_objects import DAY_MS, MINUTE_MS, Address, Interval, TradeId, ratio
@@ -67,7 +66,14 @@ def trades_over_time(draw: st.DrawFn) -> list[Trade]:
         for log_index in range(draw(st.integers(1, 3))):
             price = draw(st.integers(1, 9))
             made.append(
-                trade(number, log_index, str(price), base=draw(st.integers(1, 9)), buy=draw(st.booleans()), time=time)
+                trade(
+                    number,
+                    log_index,
+                    str(price),
+                    base=draw(st.integers(1, 9)),
+                    buy=draw(st.booleans()),
+                    time=time,
+                )
             )
     return made
 
@@ -300,7 +306,13 @@ def test_an_undo_holds_what_the_block_replaced() -> None:
         before.day.changed,
     )
     assert [c for _, _, c in old.candles] == list(before.live)
-    assert (new.market, new.created, new.record, new.trades, new.last_price) == (token(1), True, None, 0, None)
+    assert (new.market, new.created, new.record, new.trades, new.last_price) == (
+        token(1),
+        True,
+        None,
+        0,
+        None,
+    )
 
 
 def test_an_empty_block_is_remembered() -> None:
@@ -354,10 +366,10 @@ def test_only_final_candles_are_trimmed() -> None:
     """Retention counts back from the newest block that cannot be undone, never from the head."""
     by = rules(retention_ms=RETENTION)
     state = stream(block(100))
-    state.window = deque(
-        [Written(block(100), {}), Written(block(101, time=MONDAY_MS + 30 * DAY_MS), {})]
+    state.window = deque([Written(block(100), {}), Written(block(101, time=MONDAY_MS + 30 * DAY_MS), {})])
+    state.head = state.head.__class__(
+        101, block(101).hash, MONDAY_MS + 30 * DAY_MS, MONDAY_MS + 30 * DAY_MS, 1, 1, 0
     )
-    state.head = state.head.__class__(101, block(101).hash, MONDAY_MS + 30 * DAY_MS, MONDAY_MS + 30 * DAY_MS, 1, 1, 0)
     state.sources[market().source] = market().id
     state.markets.add(market().id)
     old, _ = fold_trades(MarketState.new(market(), 5), [trade(1)], by)
@@ -399,7 +411,10 @@ def test_the_head_moves_and_time_does_not_go_back() -> None:
     made = writer()
     made.chain.mine(after_ms=1_000)
     made.state.head = made.state.head.__class__(
-        **{name: getattr(made.state.head, name) for name in ("number", "hash", "timestamp", "gen", "epoch", "seq")},
+        **{
+            name: getattr(made.state.head, name)
+            for name in ("number", "hash", "timestamp", "gen", "epoch", "seq")
+        },
         as_of=MONDAY_MS + 5_000,
     )
     changes: ChangeSet = finish(made.changes(made.chain.blocks[1:]))

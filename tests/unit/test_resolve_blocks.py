@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from listener.application.state import Rules, StreamState
-from listener.application.use_cases.process_block import (
+from listener.application.use_cases.resolve_block import (
     MALFORMED,
     MARKET_TAKEN,
     STRANGER,

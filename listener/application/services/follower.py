@@ -30,13 +30,9 @@ from listener.application.interfaces import (
     StoredStream,
 )
 from listener.application.state import ChangeSet, Head, MarketState, Rules, StreamState
-from listener.application.use_cases.process_block import (
-    closed_by,
-    process_blocks,
-    resolve_blocks,
-    tokens_to_read,
-)
+from listener.application.use_cases.process_block import closed_by, process_blocks
 from listener.application.use_cases.refresh_stats import refresh
+from listener.application.use_cases.resolve_block import resolve_blocks, tokens_to_read
 from listener.application.use_cases.rollback import minutes_since, roll_back
 from listener.domain.chain import Extend, Gap, Reorg, relate
 from listener.domain.facts import BlockFacts

@@ -1,12 +1,11 @@
-"""ProcessTrade over blocks: from what is known and what the logs say to a change set. Pure.
+"""ProcessTrade over blocks: fold what counts into a change set. Pure.
 
-Two steps, because the markets that a block touches must be loaded in between: `resolve_blocks` decides
-whose events count, `process_blocks` folds them.
+Comes after `resolve_block`, which decides whose events count; in between, the markets that the blocks touch
+are loaded.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from listener.application.state import (
     BlockUndo,
@@ -18,13 +17,13 @@ from listener.application.state import (
     Rules,
     StreamState,
 )
-from listener.domain.entities import Candle, Market, TokenInfo, Trade
-from listener.domain.facts import BlockFacts, Graduated, Malformed, MarketAnnounced, Swapped
+from listener.application.use_cases.resolve_block import Resolved
+from listener.domain.entities import Candle, Market, Trade
+from listener.domain.facts import Swapped
 from listener.domain.value_objects import (
     DAY_MS,
     MINUTE_MS,
     ONE_MINUTE,
-    Address,
     BlockRef,
     Interval,
     MarketId,
@@ -33,149 +32,8 @@ from listener.domain.value_objects import (
     ratio,
 )
 
-STRANGER = "stranger"
-MALFORMED = "malformed"
-ZERO_AMOUNT = "zero_amount"
-TOKEN_UNREADABLE = "token_unreadable"  # noqa: S105 - a reason, not a secret
-MARKET_TAKEN = "market_taken"
-
 HISTORY_REASON = "history was loaded"
 SWEEP_RETRY_MS = 60_000
-
-
-@dataclass(slots=True)
-class Resolved:
-    """The facts that count, in order, with the market they count for."""
-
-    blocks: tuple[BlockRef, ...]
-    created: dict[MarketId, Market] = field(default_factory=dict)
-    sources: dict[str, MarketId] = field(default_factory=dict)
-    swaps: dict[MarketId, list[tuple[BlockRef, Swapped]]] = field(default_factory=dict)
-    graduated: dict[MarketId, str] = field(default_factory=dict)
-    rejected: Counter[str] = field(default_factory=Counter)
-
-    def touched(self) -> set[MarketId]:
-        """Markets whose state is needed to go on."""
-        return {*self.created, *self.swaps, *self.graduated}
-
-
-def tokens_to_read(state: StreamState, blocks: Iterable[BlockFacts], rules: Rules) -> set[Address]:
-    """Tokens whose decimals, name and symbol `resolve_blocks` will need."""
-    tokens: set[Address] = set()
-    for block in blocks:
-        for fact in block.facts:
-            if (
-                isinstance(fact, MarketAnnounced)
-                and fact.announcer in rules.factories
-                and fact.market not in state.markets
-            ):
-                tokens.update(token for token in (fact.token, fact.quote) if not rules.is_native(token))
-    return tokens
-
-
-def resolve_blocks(
-    state: StreamState,
-    blocks: Sequence[BlockFacts],
-    tokens: Mapping[Address, TokenInfo],
-    rules: Rules,
-) -> Resolved:
-    """Keep the facts of known emitters.
-
-    An emitter is known if a configured factory announced it earlier on the chain or in the same
-    transaction: some factories trade first and announce last.
-
-    Args:
-        state: what is committed.
-        blocks: contiguous blocks after the head.
-        tokens: those of `tokens_to_read` that could be read.
-        rules: the settings that matter.
-    """
-    resolved = Resolved(tuple(block.block for block in blocks))
-    new_sources: dict[str, MarketId] = {}
-    for ref, facts in blocks:
-        announced: dict[str, MarketAnnounced] = {}
-        for fact in facts:
-            if isinstance(fact, MarketAnnounced) and _admit(fact, ref, state, resolved, tokens, rules):
-                announced[fact.source] = fact
-        for fact in facts:
-            if isinstance(fact, MarketAnnounced):
-                continue
-            source = fact.source
-            market_id = state.sources.get(source) or new_sources.get(source)
-            if market_id is None and source in announced and _in_time(announced[source], fact):
-                market_id = announced[source].market
-            if market_id is not None:
-                _count(fact, ref, market_id, resolved)
-            elif isinstance(fact, Malformed) and source in rules.factories:
-                resolved.rejected[MALFORMED] += 1
-            else:
-                resolved.rejected[STRANGER] += 1
-        new_sources.update((source, fact.market) for source, fact in announced.items())
-    return resolved
-
-
-def _count(
-    fact: Swapped | Graduated | Malformed, ref: BlockRef, market: MarketId, resolved: Resolved
-) -> None:
-    """Keep a fact of a known emitter, or count why not."""
-    if isinstance(fact, Malformed) or fact.market not in {None, market}:
-        resolved.rejected[MALFORMED] += 1
-    elif isinstance(fact, Graduated):
-        resolved.graduated[market] = fact.successor
-    elif fact.base == 0 or fact.quote == 0:
-        resolved.rejected[ZERO_AMOUNT] += 1
-    else:
-        resolved.swaps.setdefault(market, []).append((ref, fact))
-
-
-def _admit(
-    fact: MarketAnnounced,
-    ref: BlockRef,
-    state: StreamState,
-    resolved: Resolved,
-    tokens: Mapping[Address, TokenInfo],
-    rules: Rules,
-) -> bool:
-    """Create the market of an announcement, or count why not."""
-    if fact.announcer not in rules.factories:
-        resolved.rejected[STRANGER] += 1
-        return False
-    if (
-        fact.market in state.markets
-        or fact.market in resolved.created
-        or fact.source in state.sources
-        or fact.source in resolved.sources
-    ):
-        resolved.rejected[MARKET_TAKEN] += 1
-        return False
-    native = TokenInfo(rules.native_decimals, rules.native_symbol, rules.native_symbol)
-    base = tokens.get(fact.token)
-    quote = native if rules.is_native(fact.quote) else tokens.get(fact.quote)
-    if base is None or quote is None:
-        resolved.rejected[TOKEN_UNREADABLE] += 1
-        return False
-    market = Market(
-        id=fact.market,
-        venue=fact.venue,
-        source=fact.source,
-        token=fact.token,
-        quote=fact.quote,
-        quote_symbol=quote.symbol,
-        base_decimals=base.decimals,
-        quote_decimals=quote.decimals,
-        name=base.name,
-        symbol=base.symbol,
-        creator=fact.creator,
-        created_block=ref.number,
-        created_at=ref.timestamp,
-    )
-    resolved.created[market.id] = market
-    resolved.sources[market.source] = market.id
-    return True
-
-
-def _in_time(announcement: MarketAnnounced, fact: Swapped | Graduated | Malformed) -> bool:
-    return announcement.log_index < fact.log_index or announcement.tx_hash == fact.tx_hash
 
 
 def process_blocks(

@@ -1,0 +1,149 @@
+"""What is written to Redis reads back as it was, and looks as the contract says."""
+
+from decimal import Decimal
+
+import orjson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from listener.application.state import BlockUndo, MarketUndo
+from listener.domain.entities import Candle, Market, MarketStats, Trade
+from listener.domain.value_objects import MINUTE_MS, Address, TradeId, ratio
+from listener.infrastructure.redis.codec import (
+    decode_candle,
+    decode_market,
+    decode_undo,
+    encode_candle,
+    encode_trade,
+    encode_undo,
+    market_fields,
+    stats_fields,
+)
+from tests.fakes.build import MONDAY_MS, POOL, TRADER, block, digest, market, token
+
+MAX = 2**256 - 1
+amounts = st.one_of(st.integers(1, MAX), st.sampled_from([1, MAX]))
+places = st.builds(TradeId, st.integers(0, 2**53), st.integers(0, 10**6))
+prices = st.builds(ratio, amounts, amounts, st.integers(-255, 255))
+times = st.integers(0, 4_102_444_800_000)
+decimals = st.integers(0, 255)
+texts = st.text(max_size=64)
+
+candles = st.builds(
+    Candle,
+    times,
+    *[prices] * 4,
+    *[amounts] * 4,
+    st.integers(1, 10**9),
+    st.integers(0, 10**9),
+    places,
+    places,
+    st.none() | prices,
+)
+markets = st.builds(
+    market,
+    base_decimals=decimals,
+    quote_decimals=decimals,
+    name=texts,
+    symbol=texts,
+    status=st.sampled_from(["trading", "graduated"]),
+    successor=st.sampled_from(["", POOL]),
+)
+optional_candles = st.none() | candles
+undone = st.builds(
+    MarketUndo,
+    st.just(token(0)),
+    st.booleans(),
+    st.none() | markets,
+    st.integers(0, 10**6),
+    st.none() | prices,
+    times,
+    st.lists(st.tuples(st.sampled_from(["1m", "1w"]), times, optional_candles), max_size=3).map(tuple),
+)
+
+
+@given(candles, decimals, decimals)
+def test_a_candle_survives_a_round_trip(candle: Candle, base: int, quote: int) -> None:
+    """Every amount, price and place reads back exactly, for any decimals."""
+    encoded = encode_candle(candle, market(base_decimals=base, quote_decimals=quote))
+    assert decode_candle(encoded, base, quote) == candle
+
+
+@given(markets)
+def test_a_record_survives_a_round_trip(record: Market) -> None:
+    """Through the texts of a HASH, and back."""
+    fields = {name: str(value) for name, value in market_fields(record).items()}
+    assert decode_market(record.id, fields) == record
+
+
+@given(st.lists(undone, max_size=2), times, decimals, decimals)
+def test_a_before_image_survives_a_round_trip(
+    undos: list[MarketUndo], as_of: int, base: int, quote: int
+) -> None:
+    """What a rollback restores is exactly what was there."""
+    undo = BlockUndo(block(7), as_of, tuple(undos))
+    record = market(base_decimals=base, quote_decimals=quote)
+    assert decode_undo(encode_undo(undo, {token(0): record})) == undo
+
+
+def test_a_candle_looks_as_documented() -> None:
+    """Names, order and notation of the public contract."""
+    candle = Candle(
+        1767225600000,
+        *map(Decimal, ("0.0000000015", "0.0000000016", "0.0000000015", "0.0000000016")),
+        1_200_500_000_000_000_000_000,
+        1_800_000_000_000,
+        10**21,
+        1_500_000_000_000,
+        3,
+        2,
+        TradeId(120, 4),
+        TradeId(121, 0),
+        Decimal("0.0000000014"),
+    )
+    assert encode_candle(candle, market()) == (
+        b'{"t":1767225600000,"o":"0.0000000015","h":"0.0000000016","l":"0.0000000015","c":"0.0000000016",'
+        b'"pc":"0.0000000014","v":"1200.5","q":"0.0000018","V":"1000","Q":"0.0000015","n":3,"N":2,'
+        b'"f":"120-4","L":"121-0"}'
+    )
+
+
+def trade(fee: int | None, spot: Decimal | None) -> Trade:
+    """A sale of 2 for 3."""
+    return Trade(
+        token(0),
+        TradeId(5, 1),
+        digest("b"),
+        digest("t"),
+        MONDAY_MS,
+        False,  # noqa: FBT003 - its side
+        Address(TRADER),
+        2 * 10**18,
+        3 * 10**18,
+        fee,
+        Decimal("1.5"),
+        Decimal("1.50"),
+        spot,
+    )
+
+
+def test_a_trade_looks_as_documented() -> None:
+    """Every field of the contract, in plain notation; what is not known is left out."""
+    whole = orjson.loads(encode_trade(trade(10**15, Decimal("1E+1")), market()))
+    assert whole == {
+        **{"id": "5-1", "s": token(0), "t": MONDAY_MS, "b": 5, "bh": digest("b"), "li": 1, "tx": digest("t")},
+        **{"side": "sell", "trader": TRADER, "p": "1.5", "xp": "1.5", "sp": "10", "v": "2", "q": "3"},
+        "fee": "0.001",
+    }
+    assert whole.keys() - orjson.loads(encode_trade(trade(None, None), market())).keys() == {"sp", "fee"}
+
+
+@given(candles, prices)
+def test_figures_are_plain_text(window: Candle, last: Decimal) -> None:
+    """No exponent and no negative zero in any figure, however large or small."""
+    stats = MarketStats(MONDAY_MS, last, window)
+    for name, value in stats_fields(stats, market()).items():
+        if isinstance(value, str):
+            assert set(value) <= set("-0123456789."), name
+            assert value != "-0"
+    assert stats_fields(stats, market())["closeTime"] == MONDAY_MS + MINUTE_MS - 1
