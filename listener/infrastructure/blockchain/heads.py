@@ -9,7 +9,7 @@ from websockets.exceptions import WebSocketException
 
 from listener.application.errors import InconsistentReply, NodeUnavailable, WrongChain
 from listener.domain.value_objects import BlockRef
-from listener.infrastructure.blockchain.wire import Header
+from listener.infrastructure.blockchain.wire import UNREADABLE, Header
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 PING_S: Final = 10.0
@@ -118,7 +118,7 @@ class NewHeads:
                     frame = _FRAME.decode(message)
                     if frame.params and frame.params.result:
                         self._slot.put(frame.params.result.ref())
-        except (OSError, TimeoutError, WebSocketException, msgspec.MsgspecError, InconsistentReply) as error:
+        except (OSError, TimeoutError, WebSocketException, InconsistentReply, *UNREADABLE) as error:
             raise NodeUnavailable(f"newHeads: {type(error).__name__}: {error}") from error
         finally:
             self._slot.subscribed = False

@@ -14,6 +14,7 @@ import aiohttp
 import msgspec
 
 from listener.application.errors import NodeBehind, NodeSlow, NodeUnavailable, NodeUnsuitable, RangeTooLarge
+from listener.infrastructure.blockchain.wire import UNREADABLE
 
 T = TypeVar("T")
 
@@ -43,9 +44,9 @@ class RpcError(msgspec.Struct):
     @property
     def is_revert(self) -> bool:
         """Whether a contract refused a call, rather than the node."""
-        return self.code == 3 or (
-            bool(_REVERTED.search(self.message)) and not _RATE_LIMIT.search(self.message)
-        )
+        if self.code == 3 or _REVERTED.match(self.message):
+            return True
+        return bool(_REVERTED.search(self.message)) and not _RATE_LIMIT.search(self.message)
 
 
 class Reply(msgspec.Struct):
@@ -89,7 +90,7 @@ class HttpRpc:
         body = await self._post(self._request(method, params))
         try:
             reply = _CALL.decode(body)
-        except msgspec.MsgspecError as error:
+        except UNREADABLE as error:
             raise NodeUnavailable(f"{self.host}: {method}: unreadable reply: {error}") from error
         return result(reply, method, kind)
 
@@ -109,7 +110,7 @@ class HttpRpc:
                 raise translated(error, calls[0][0])
             found = {reply.id: reply for reply in _BATCH.decode(body)}
             return [found[request["id"]] for request in requests]
-        except (msgspec.MsgspecError, KeyError) as error:
+        except (*UNREADABLE, KeyError) as error:
             raise NodeUnavailable(f"{self.host}: unreadable reply to a batch: {error}") from error
 
     def _request(self, method: str, params: Sequence[object]) -> dict[str, Any]:
@@ -140,7 +141,7 @@ class HttpRpc:
     async def _refusal(self, response: aiohttp.ClientResponse) -> bytes:
         """The body of an HTTP error, if it is a JSON-RPC error: some providers send both."""
         body = await response.content.read(MAX_REFUSAL_BYTES)
-        with suppress(msgspec.MsgspecError):
+        with suppress(*UNREADABLE):
             if response.status != 429 and _CALL.decode(body).error:
                 return body
         text = body.decode("utf-8", "replace")
@@ -157,7 +158,7 @@ def result(reply: Reply, method: str, kind: type[T]) -> T | None:
         raise translated(reply.error, method)
     try:
         return msgspec.json.decode(reply.result, type=kind | None)
-    except msgspec.MsgspecError as error:
+    except UNREADABLE as error:
         raise NodeUnavailable(f"{method}: unreadable reply: {error}") from error
 
 

@@ -1,5 +1,6 @@
 """`ChainSource` on JSON-RPC: every reply is cross-checked before it is believed."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -23,6 +24,12 @@ from listener.infrastructure.blockchain.wire import Header, Log
 BLOCK_BY_NUMBER: Final = "eth_getBlockByNumber"
 BLOCK_BY_HASH: Final = "eth_getBlockByHash"
 GET_LOGS: Final = "eth_getLogs"
+NO_OLD_STATE: Final = re.compile(
+    r"missing trie node|state.{0,40}(unavailable|not available|pruned|recent)|historical state|archive|"
+    r"distance to target|too old|header not found",
+    re.IGNORECASE,
+)
+"""How nodes say that they keep no state of an old block."""
 
 
 class RpcChainSource:
@@ -55,7 +62,10 @@ class RpcChainSource:
 
     async def block(self, number: int) -> BlockRef:
         """See `ChainSource.block`."""
-        return await self._header(hex(number))
+        block = await self._header(hex(number))
+        if block.number != number:
+            raise InconsistentReply(f"asked for block {number}, got {block.number}")
+        return block
 
     async def _header(self, tag: str) -> BlockRef:
         header = await self._rpc.call(BLOCK_BY_NUMBER, (tag, False), Header)
@@ -149,7 +159,7 @@ class RpcChainSource:
 
     async def _has_code(self, address: Address, number: int) -> bool:
         reply = (await self._rpc.batch([("eth_getCode", (address, hex(number)))]))[0]
-        if reply.error and reply.error.code != 429:
+        if reply.error and NO_OLD_STATE.search(reply.error.message):
             raise InvalidConfiguration(
                 f"START_BLOCK: the node cannot say what was at {address} in block {number} "
                 f"({reply.error.message[:120]}): it keeps no old state; set START_BLOCK to the factory's "

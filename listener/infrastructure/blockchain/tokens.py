@@ -12,6 +12,7 @@ from listener.domain.entities import TokenInfo
 from listener.domain.errors import InvalidValue
 from listener.domain.value_objects import Address
 from listener.infrastructure.blockchain.rpc import HttpRpc, Reply, translated
+from listener.infrastructure.blockchain.wire import UNREADABLE
 
 DECIMALS: Final = "0x313ce567"
 NAME: Final = "0x06fdde03"
@@ -58,7 +59,7 @@ def _returned(reply: Reply) -> bytes:
         raise error if isinstance(error, ListenerError) else NodeUnavailable(str(error))
     try:
         return bytes.fromhex(msgspec.json.decode(reply.result, type=str).removeprefix("0x"))
-    except (ValueError, msgspec.MsgspecError):
+    except (ValueError, *UNREADABLE):
         return b""
 
 

@@ -1,10 +1,15 @@
 """Node replies as they come: hex strings, checked when they become domain values."""
 
+from typing import Final
+
 import msgspec
 
 from listener.application.errors import InconsistentReply
 from listener.domain.errors import InvalidValue
 from listener.domain.value_objects import BlockRef
+
+UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
+"""What decoding a hostile reply may raise."""
 
 
 class Header(msgspec.Struct, rename="camel"):

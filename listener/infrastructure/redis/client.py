@@ -5,6 +5,7 @@ which before Python 3.12 can lose a cancellation, and a service that loses one c
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -15,10 +16,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import (
     AuthenticationError,
     AuthenticationWrongNumberOfArgsError,
+    ClusterDownError,
+    MasterDownError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
+    TryAgainError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
@@ -28,9 +32,20 @@ from listener.application.errors import StoreMisused, StoreUnavailable
 Word = str | int | bytes
 Command = tuple[Word, ...]
 
-_PASSING = ("LOADING", "OOM", "MISCONF", "READONLY", "BUSY", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN")
+_PASSING = re.compile(r"\b(LOADING|OOM|MISCONF|READONLY|BUSY|CLUSTERDOWN|TRYAGAIN|MASTERDOWN|NOREPLICAS)\b")
+"""Codes of errors that pass, wherever the client library puts them."""
 
 
+_AWAY = (
+    RedisConnectionError,
+    RedisTimeoutError,
+    ReadOnlyError,
+    OutOfMemoryError,
+    ClusterDownError,
+    MasterDownError,
+    TryAgainError,
+    OSError,
+)
 DEFAULT_TIMEOUT_S: Final = 5.0
 
 
@@ -91,9 +106,9 @@ class Database:
                 yield
         except (AuthenticationError, AuthenticationWrongNumberOfArgsError, NoPermissionError) as error:
             raise StoreMisused(f"Redis refuses us: {error}; check user and password in REDIS_URL") from error
-        except (RedisConnectionError, RedisTimeoutError, ReadOnlyError, OutOfMemoryError, OSError) as error:
+        except _AWAY as error:
             raise StoreUnavailable(f"Redis: {type(error).__name__}: {error}") from error
         except RedisError as error:
-            if str(error).startswith(_PASSING):
+            if _PASSING.search(str(error)):
                 raise StoreUnavailable(f"Redis: {error}") from error
             raise StoreMisused(f"Redis: {type(error).__name__}: {error}") from error
