@@ -107,8 +107,8 @@ async def _redis(settings: Settings) -> AsyncGenerator[Finding, None]:
     database, keys = Database.connect(str(settings.redis_url), TIMEOUT_S), Keys(settings.chain_id)
     try:
         server = await database.run("INFO", "server")
-        policy = await database.run("CONFIG", "GET", "maxmemory-policy")
-        persistent = await database.run("CONFIG", "GET", "appendonly")
+        policy = await database.run("CONFIG GET", "maxmemory-policy")
+        persistent = await database.run("CONFIG GET", "appendonly")
         head = await database.run("HGETALL", keys.head)
     except ListenerError as error:
         yield Finding("error", "redis", f"REDIS_URL: {error}; is the server running?")
@@ -125,6 +125,8 @@ async def _redis(settings: Settings) -> AsyncGenerator[Finding, None]:
         )
     if not head:
         yield Finding("ok", "stream", "empty: the chain will be loaded from START_BLOCK")
+    elif b"schema" not in head:
+        yield Finding("error", "stream", f"{keys.head} was not written by this service: use another database")
     elif int(head[b"schema"]) > SCHEMA:
         yield Finding("error", "stream", "written by a newer version: run that one, or use another database")
     else:

@@ -14,6 +14,7 @@ from listener.domain.events import (
     MarketCreated,
     MarketGraduated,
     MarketRemoved,
+    MarketRestored,
     ReorgDetected,
     StatsUpdated,
     TradeProcessed,
@@ -197,6 +198,8 @@ class ChangeSet:
         for trade in self.trades:
             yield TradeProcessed(trade, self.market(trade.market))
         yield from map(MarketGraduated, self.graduated.values())
+        if self.reorg:
+            yield from map(MarketRestored, self.records.values())
 
     def _figure_events(self, rules: Rules) -> Iterator[DomainEvent]:
         for change in self.candles:

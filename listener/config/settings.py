@@ -182,7 +182,8 @@ class Settings(BaseSettings):
             if url is None:
                 continue
             found += [part for part in (url.path or "").split("/") if len(part) >= 8]
-            found += [value.partition("=")[2] for value in (url.query or "").split("&") if "=" in value]
+            values = (part.partition("=")[2] for part in (url.query or "").split("&"))
+            found += [value for value in values if len(value) >= 8]
             found.append(url.password or "")
         return [text for text in found if text]
 

@@ -133,7 +133,10 @@ class Launchpad:
         return self._wait(call.transact(self._from(self.accounts[trader], value)))
 
     def _wait(self, transaction: Any) -> TxReceipt:  # noqa: ANN401 - a hash
-        return self.web3.eth.wait_for_transaction_receipt(transaction, timeout=60, poll_latency=0.05)
+        receipt = self.web3.eth.wait_for_transaction_receipt(transaction, timeout=60, poll_latency=0.05)
+        if receipt["status"] != 1:
+            raise RuntimeError(f"transaction {receipt['transactionHash'].to_0x_hex()} was refused")
+        return receipt
 
     @staticmethod
     def _from(account: str, value: int = 0) -> TxParams:

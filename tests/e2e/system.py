@@ -84,7 +84,7 @@ class System:
         key = f"head:{{{CHAIN_ID}}}"
         self.wait(lambda: int(self._redis.hget(key, "number") or -1) >= number, f"block {number}")
 
-    def wait_delivered(self) -> None:
+    def wait_delivered(self, timeout_s: float = WAIT_S) -> None:
         """Wait until the backend has acknowledged every row."""
 
         def delivered() -> bool:
@@ -92,7 +92,7 @@ class System:
             done = self._redis.hget(f"cursor:{{{CHAIN_ID}}}", "acknowledged")
             return bool(newest) and newest[0][0] == done
 
-        self.wait(delivered, "delivery")
+        self.wait(delivered, "delivery", timeout_s)
 
     def wait(self, reached: Callable[[], bool], what: str, timeout_s: float = WAIT_S) -> None:
         """Poll until something is so.
@@ -137,8 +137,9 @@ class System:
     def expected(
         self, *factories: str, price_mode: str = "execution", start_block: int = 0
     ) -> oracle.Expected:
-        """What the oracle says of the whole chain, with the default intervals."""
+        """What the oracle says of the chain, once all is mined that was sent; with default intervals."""
         call = oracle.http_rpc(self.http)
+        self.wait(lambda: call("txpool_status", [])["pending"] == "0x0", "an empty pool")
         known = [factory.lower() for factory in factories]
         chain = oracle.read_chain(call, 0, int(call("eth_blockNumber", []), 16), known)
         settings = oracle.Settings(
@@ -167,13 +168,13 @@ class System:
         assert self.listener.process.poll() is None
         return truth
 
-    def backend_equals_redis(self) -> None:
+    def backend_equals_redis(self, timeout_s: float = WAIT_S) -> None:
         """Wait until the backend has everything, and what it holds is what Redis holds.
 
         Raises:
             AssertionError: it does not come to that in time.
         """
-        self.wait_delivered()
+        self.wait_delivered(timeout_s)
         self.settle(
             lambda: oracle.compare_node_view(
                 self._redis, CHAIN_ID, self.backend_view(), intervals=DEFAULT_INTERVALS
@@ -209,10 +210,14 @@ class System:
         self.wait(logged, f"a line {event!r} {fields}")
         return found[0]
 
+    def health(self, path: str = "/health") -> str:
+        """Where the listener's health is."""
+        port = next(record["health_port"] for record in self.records() if "health_port" in record)
+        return f"http://127.0.0.1:{port}{path}"
+
     def ready(self) -> tuple[int, dict[str, Any]]:
         """Status and body of `/ready`."""
-        port = next(record["health_port"] for record in self.records() if "health_port" in record)
-        return get_json(f"http://127.0.0.1:{port}/ready")
+        return get_json(self.health("/ready"))
 
     def wait_ready(self, status: int, reason: str = "") -> None:
         """Wait until `/ready` answers so, with a reason that begins with `reason`."""
@@ -232,6 +237,13 @@ class System:
         assert self.listener
         self.listener.process.wait(timeout_s)
         return self.listener.stop(), "\n".join(self.listener.lines)
+
+    def use_redis(self, port: int) -> None:
+        """Use another server from now on."""
+        self._redis.close()
+        self._redis = redis.Redis(port=port, decode_responses=True)
+        self.redis_port = port
+        self.redis_url = f"redis://127.0.0.1:{port}/0"
 
     def redis_pid(self) -> int:
         """Process id of Valkey."""

@@ -61,7 +61,8 @@ def test_redis_and_backend_equal_the_oracle(
         else:
             system.wait_for_block(scenario.random.randrange(scenario.tip() - 10, scenario.tip()))
             listener.process.send_signal(signal.SIGINT)
-            assert listener.stop() == 0
+            assert listener.process.wait(5) == 0
+            listener.stop()
         scenario.life(blocks=scenario.random.choice((2, 15, 40)), most_trades=12)
     while len(scenario.curves) < 20 or scenario.trades_sent < 2000:
         scenario.life(blocks=5, most_trades=20)

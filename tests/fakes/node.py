@@ -67,7 +67,9 @@ def _stated(fact: Fact) -> tuple[list[str], str]:
             assert fact.market is not None
             assert fact.reserves is not None
             numbers = (int(fact.is_buy), fact.base, fact.quote, fact.fee or 0, *fact.reserves)
-            return [TRADE_TOPIC, indexed(fact.market), indexed(fact.trader)], "0x" + "".join(map(word, numbers))
+            return [TRADE_TOPIC, indexed(fact.market), indexed(fact.trader)], "0x" + "".join(
+                map(word, numbers)
+            )
         case Graduated():
             assert fact.market is not None
             successor = fact.successor or "0x" + "0" * 40
@@ -127,7 +129,7 @@ class FakeNode:
     def _known(self) -> list[BlockFacts]:
         return self.chain.blocks[: len(self.chain.blocks) - self.behind]
 
-    def _honest(self, method: str, params: list[Any]) -> Json:
+    def _honest(self, method: str, params: list[Any]) -> Json:  # noqa: PLR0911 - one a method
         match method:
             case "eth_chainId":
                 return {"result": hex(self.chain.chain_id)}

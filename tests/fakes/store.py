@@ -91,9 +91,7 @@ class FakeStore:
     async def take_over(self, head: Head, now: Timestamp) -> Head:
         """See `MarketStore.take_over`."""
         self._expect(head)
-        self.committed = replace(
-            head, gen=max(head.gen + 1, now), epoch=max(head.epoch + 1, now), seq=0
-        )
+        self.committed = replace(head, gen=max(head.gen + 1, now), epoch=max(head.epoch + 1, now), seq=0)
         return self.committed
 
     async def head(self) -> Head:

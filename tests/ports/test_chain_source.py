@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import aiohttp
 import orjson
 import pytest
 
@@ -202,7 +203,9 @@ every_call = pytest.mark.parametrize("call", EVERY_CALL.values(), ids=EVERY_CALL
 
 @every_call
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 429, 500, 502, 503, 504])
-async def test_an_http_error_is_retryable(node: FakeNode, source: RpcChainSource, call: Call, status: int) -> None:
+async def test_an_http_error_is_retryable(
+    node: FakeNode, source: RpcChainSource, call: Call, status: int
+) -> None:
     """Whatever a provider or a proxy answers instead of JSON, it may pass; the status is told."""
     node.raw.append(Raw(b"<html>no</html>", status))
     with pytest.raises(NodeUnavailable, match=f"HTTP {status}"):
@@ -251,7 +254,7 @@ async def test_a_slow_node_is_given_up(node: FakeNode, call: Call) -> None:
     async with serving(node) as url:
         rpc = HttpRpc(url, 0.1)
         node.raw.append(Raw(b"{}", delay_s=1))
-        with pytest.raises(Retryable, match="0.1"):
+        with pytest.raises(Retryable, match=r"0\.1"):
             await call(RpcChainSource(rpc, BondingCurve.decoders))
         await rpc.close()
 
@@ -319,7 +322,10 @@ TOO_LARGE = [
     (-32602, "query exceeds max results 20000, retry with the range 1-100"),
     (-32614, "eth_getLogs is limited to a 10,000 range"),
     (-32602, "Log response size exceeded. You can make eth_getLogs requests with up to a 2K block range."),
-    (-32600, "You can make eth_getLogs requests with up to a 500 block range. This range should work: [0x1, 0x2]"),
+    (
+        -32600,
+        "You can make eth_getLogs requests with up to a 500 block range. This range should work: [0x1, 0x2]",
+    ),
     (-32600, "block range too high"),
     (-32000, "block range is larger than max block range, block range = 5120, max block range = 5000"),
     (-32000, "block range is bigger than maxBlockRange"),
@@ -346,7 +352,11 @@ async def test_refused_ranges_may_come_with_an_http_error(
     node: FakeNode, source: RpcChainSource, status: int
 ) -> None:
     """Some providers answer with an HTTP error whose body is the JSON-RPC error."""
-    error = {"jsonrpc": "2.0", "id": 1, "error": {"code": -32614, "message": "eth_getLogs is limited to a 10,000 range"}}
+    error = {
+        "jsonrpc": "2.0",
+        "id": 1,
+        "error": {"code": -32614, "message": "eth_getLogs is limited to a 10,000 range"},
+    }
     node.raw.append(Raw(orjson.dumps(error), status))
     with pytest.raises(RangeTooLarge):
         await source.facts_between(1, 7)
@@ -374,8 +384,12 @@ async def test_a_rate_limit_is_waited_out(
         await call(source)
 
 
-@pytest.mark.parametrize("message", ["unknown block", "block not found", "header not found", "Block not found"])
-async def test_an_unknown_block_is_a_node_behind(node: FakeNode, source: RpcChainSource, message: str) -> None:
+@pytest.mark.parametrize(
+    "message", ["unknown block", "block not found", "header not found", "Block not found"]
+)
+async def test_an_unknown_block_is_a_node_behind(
+    node: FakeNode, source: RpcChainSource, message: str
+) -> None:
     """The usual words for a block that the node does not know."""
     node.spoil = failing("eth_getLogs", -32000, message)
     with pytest.raises(NodeBehind):
@@ -404,7 +418,9 @@ async def test_an_unknown_error_is_retryable(node: FakeNode, source: RpcChainSou
 
 
 @pytest.mark.parametrize("message", ["batch requests are not supported", "rate limit exceeded"])
-async def test_a_batch_may_be_answered_by_one_error(node: FakeNode, source: RpcChainSource, message: str) -> None:
+async def test_a_batch_may_be_answered_by_one_error(
+    node: FakeNode, source: RpcChainSource, message: str
+) -> None:
     """One error for a whole batch is that error for each of its calls."""
     error = {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": message}}
     node.raw.append(Raw(orjson.dumps(error)))
@@ -418,7 +434,9 @@ async def test_replies_of_a_batch_may_be_out_of_order(node: FakeNode, source: Rp
     honest = node._answer
     ids = iter((3, 4))
     bodies = [
-        honest({"id": next(ids), "method": "eth_getBlockByHash", "params": [node.chain.blocks[1].block.hash]}),
+        honest(
+            {"id": next(ids), "method": "eth_getBlockByHash", "params": [node.chain.blocks[1].block.hash]}
+        ),
         honest({"id": next(ids), "method": "eth_getLogs", "params": [{**node.asked[1][1][0]}]}),
     ]
     node.raw.append(Raw(orjson.dumps(bodies[::-1])))
@@ -439,7 +457,9 @@ def logs_become(change: Callable[[list[Json]], Any]) -> Callable[[str, list[Any]
     """The node's logs are not what they should be."""
 
     def spoil(method: str, _params: list[Any], answer: Json) -> Json:
-        return {"result": change(answer["result"])} if method == "eth_getLogs" and "result" in answer else answer
+        return (
+            {"result": change(answer["result"])} if method == "eth_getLogs" and "result" in answer else answer
+        )
 
     return spoil
 
@@ -468,7 +488,9 @@ INCOMPLETE = {
 }
 
 
-@pytest.mark.parametrize("change", [*INCONSISTENT.values(), *INCOMPLETE.values()], ids=[*INCONSISTENT, *INCOMPLETE])
+@pytest.mark.parametrize(
+    "change", [*INCONSISTENT.values(), *INCOMPLETE.values()], ids=[*INCONSISTENT, *INCOMPLETE]
+)
 async def test_logs_that_cannot_be_are_not_believed(
     node: FakeNode, source: RpcChainSource, change: Callable[[list[Json]], Any]
 ) -> None:
@@ -490,7 +512,9 @@ async def test_contradictions_are_called_so(node: FakeNode, source: RpcChainSour
 
 async def test_logs_beyond_the_range_are_not_believed(node: FakeNode, source: RpcChainSource) -> None:
     """A node that answers for other blocks than asked is not believed."""
-    honest = node._honest("eth_getLogs", [{"fromBlock": "0x1", "toBlock": "0x4", "topics": [[*BondingCurve.decoders]]}])
+    honest = node._honest(
+        "eth_getLogs", [{"fromBlock": "0x1", "toBlock": "0x4", "topics": [[*BondingCurve.decoders]]}]
+    )
     node.spoil = logs_become(lambda _logs: honest["result"])
     with pytest.raises(InconsistentReply):
         await source.facts_between(1, 3)
@@ -558,10 +582,12 @@ async def test_a_chain_id_that_is_none_is_retryable(
 
 
 @pytest.mark.parametrize("value", [None, {}, {"number": "0x0"}, "0x"])
-async def test_a_genesis_that_is_none_is_retryable(node: FakeNode, source: RpcChainSource, value: object) -> None:
+async def test_a_genesis_that_is_none_is_retryable(
+    node: FakeNode, source: RpcChainSource, value: object
+) -> None:
     """Without block 0 a chain cannot be told from another."""
-    node.spoil = (
-        lambda method, _params, answer: {"result": value} if method == "eth_getBlockByNumber" else answer
+    node.spoil = lambda method, _params, answer: (
+        {"result": value} if method == "eth_getBlockByNumber" else answer
     )
     with pytest.raises(Retryable):
         await source.identity()
@@ -615,7 +641,9 @@ async def test_decimals_that_revert_make_a_token_unreadable(
 
 
 @pytest.mark.parametrize("answer", REVERTS.values(), ids=REVERTS.keys())
-async def test_a_symbol_that_reverts_is_replaced(node: FakeNode, source: RpcChainSource, answer: Json) -> None:
+async def test_a_symbol_that_reverts_is_replaced(
+    node: FakeNode, source: RpcChainSource, answer: Json
+) -> None:
     """Name and symbol are for people: without them the shortened address serves."""
     info = await read(node, source, SYMBOL, answer)
     assert info is not None
@@ -634,7 +662,9 @@ async def test_a_token_cannot_pose_as_a_rate_limit(
     assert await read(node, source, DECIMALS, answer) is None
 
 
-@pytest.mark.parametrize(("code", "message"), [*RATE_LIMITS, (-32000, "missing trie node"), (-32603, "internal error")])
+@pytest.mark.parametrize(
+    ("code", "message"), [*RATE_LIMITS, (-32000, "missing trie node"), (-32603, "internal error")]
+)
 @pytest.mark.parametrize("selector", [DECIMALS, NAME, SYMBOL])
 async def test_a_nodes_failure_is_not_the_tokens(
     node: FakeNode, source: RpcChainSource, selector: str, code: int, message: str
@@ -710,7 +740,7 @@ async def test_a_node_without_old_state_is_a_wrong_setting(node: FakeNode, sourc
         if method == "eth_getCode" and params[1] != hex(node.chain.tip.number)
         else answer
     )
-    with pytest.raises(InvalidConfiguration, match="START_BLOCK=[0-9]+"):
+    with pytest.raises(InvalidConfiguration, match=r"START_BLOCK=[0-9]+"):
         await source.deployment_block(FACTORY)
 
 
@@ -751,3 +781,44 @@ async def test_errors_of_a_source_are_ours(node: FakeNode, source: RpcChainSourc
             except ListenerError:
                 continue
             raise AssertionError("the reply was believed")
+
+
+def every(kind: type[Exception]) -> set[type[Exception]]:
+    """A class and all its subclasses."""
+    return {kind, *(child for direct in kind.__subclasses__() for child in every(direct))}
+
+
+def without_arguments(kind: type[Exception]) -> bool:
+    """Whether an exception can be made of nothing."""
+    try:
+        kind()
+    except TypeError:
+        return False
+    return True
+
+
+SIMPLE = sorted(filter(without_arguments, every(aiohttp.ClientError)), key=lambda kind: kind.__name__)
+
+
+class BrokenSession:
+    """A client session whose every request fails."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    def post(self, *_args: object, **_options: object) -> None:
+        """Fail."""
+        raise self._error
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+@pytest.mark.parametrize("kind", [*SIMPLE, OSError, ConnectionResetError, TimeoutError])
+async def test_every_exception_of_the_client_is_mapped(kind: type[Exception]) -> None:
+    """No exception class of aiohttp or of the network leaves the source as it is."""
+    rpc = HttpRpc("http://127.0.0.1:1/", 1)
+    rpc._session = BrokenSession(kind())  # type: ignore[assignment]
+    with pytest.raises(NodeUnavailable):
+        await RpcChainSource(rpc, BondingCurve.decoders).tip()
+    await rpc.close()

@@ -91,9 +91,7 @@ class FakeBench(Bench):
 
     async def trades(self, market: MarketId) -> list[bytes]:
         """See `Bench.trades`."""
-        return [
-            encode_trade(trade, self.fake.markets[market]) for trade in self.fake.trades.get(market, [])
-        ]
+        return [encode_trade(trade, self.fake.markets[market]) for trade in self.fake.trades.get(market, [])]
 
     async def stats(self, market: MarketId) -> dict[str, str]:
         """See `Bench.stats`."""
@@ -462,7 +460,12 @@ async def test_an_empty_day_has_no_average(bench: Bench) -> None:
     await writer.pass_time(MONDAY_MS + 2 * DAY_MS)
     stats = await bench.stats(token(0))
     assert "weightedAvgPrice" not in stats
-    assert (stats["lastPrice"], stats["openPrice"], stats["count"], stats["priceChange"]) == ("5", "5", "0", "0")
+    assert (stats["lastPrice"], stats["openPrice"], stats["count"], stats["priceChange"]) == (
+        "5",
+        "5",
+        "0",
+        "0",
+    )
 
 
 async def test_due_markets_come_longest_due_first(bench: Bench) -> None:
@@ -646,7 +649,9 @@ async def test_a_very_large_commit_fits(server: RedisBench) -> None:
     """Thousands of trades, candles and markets in one commit stay within what a script may do."""
     writer = await started(server)
     writer.chain.tokens.update({token(n): writer.chain.tokens[token(0)] for n in range(400)})  # type: ignore[misc]
-    writer.chain.mine(*[created(n) for n in range(400)], *[swap(n % 400) for n in range(2_500)], *[swap(0)] * 9_000)
+    writer.chain.mine(
+        *[created(n) for n in range(400)], *[swap(n % 400) for n in range(2_500)], *[swap(0)] * 9_000
+    )
     await writer.follow()
     assert len(await server.registered()) == 400
     assert (await server.store.head()).number == 1
@@ -687,7 +692,9 @@ async def test_a_server_that_is_away_is_retryable() -> None:
 async def test_a_wrong_password_is_fatal(real_port: int) -> None:
     """Trying again would not help; the error names the setting."""
     client: Redis = Redis(port=real_port)
-    await client.acl_setuser("guest", enabled=True, passwords=["+right"], commands=["+@all"], keys=["other:*"])
+    await client.acl_setuser(
+        "guest", enabled=True, passwords=["+right"], commands=["+@all"], keys=["other:*"]
+    )
     for userinfo in ("guest:wrong@", "nobody:x@", "guest:right@"):
         database, store = store_at(real_port, userinfo=userinfo)
         with pytest.raises(StoreMisused, match="REDIS_URL"):

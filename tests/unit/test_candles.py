@@ -19,9 +19,7 @@ prices = st.decimals("0.000000001", "1000", places=9).filter(bool)
 def trades_in_order(draw: st.DrawFn, least: int = 1) -> list[Trade]:
     """Trades of one bucket at distinct places of the chain."""
     places = draw(
-        st.lists(
-            st.tuples(st.integers(9, 12), st.integers(8, 11)), min_size=least, max_size=10, unique=True
-        )
+        st.lists(st.tuples(st.integers(9, 12), st.integers(8, 11)), min_size=least, max_size=10, unique=True)
     )
     return [
         trade(
@@ -110,7 +108,14 @@ def test_blocks_are_ordered_as_numbers() -> None:
 def test_a_sale_is_not_bought() -> None:
     """Bought volume and buys count buys of base only."""
     one = candle(trade(1, 0, base=5, quote=7, buy=False))
-    assert (one.base, one.quote, one.bought_base, one.bought_quote, one.trades, one.buys) == (5, 7, 0, 0, 1, 0)
+    assert (one.base, one.quote, one.bought_base, one.bought_quote, one.trades, one.buys) == (
+        5,
+        7,
+        0,
+        0,
+        1,
+        0,
+    )
 
 
 @given(trades_in_order())

@@ -440,7 +440,13 @@ async def test_a_reorg_that_is_too_deep_is_fatal(world: World) -> None:
     world.new_follower()
     with pytest.raises(ReorgTooDeep, match="reset"):
         await world.follower.run()
-    assert set(await world.readable()) == set(before) - {KEYS.outbox, KEYS.undo, KEYS.closed, KEYS.due, KEYS.settings}
+    assert set(await world.readable()) == set(before) - {
+        KEYS.outbox,
+        KEYS.undo,
+        KEYS.closed,
+        KEYS.due,
+        KEYS.settings,
+    }
 
 
 async def test_a_fork_below_the_beginning_is_a_restarted_chain(world: World) -> None:
@@ -491,7 +497,9 @@ async def test_a_restarted_dev_chain_is_told_apart(world: World, *, restart: boo
     assert await world.dump() == before
 
 
-@pytest.mark.parametrize("change", [{"PRICE_MODE": "spot"}, {"PRICE_MODE": "execution", "OHLCV_INTERVALS": "1m"}])
+@pytest.mark.parametrize(
+    "change", [{"PRICE_MODE": "spot"}, {"PRICE_MODE": "execution", "OHLCV_INTERVALS": "1m"}]
+)
 async def test_changed_settings_are_refused(world: World, change: dict[str, str]) -> None:
     """Settings that give stored data its meaning cannot change under it; the error names old and new."""
     await world.run()
@@ -500,6 +508,35 @@ async def test_changed_settings_are_refused(world: World, change: dict[str, str]
     world.new_follower()
     await world.fails(SettingsChanged, next(name for name in change if change[name] != "execution"))
     assert await world.dump() == before
+
+
+async def test_an_earlier_start_is_refused(world: World) -> None:
+    """What lies before the stored data cannot be added to it; the same start, or a later one, is fine."""
+    world.chain.mine_empty(5)
+    world.settings["start"] = 4
+    world.new_follower()
+    await world.run()
+    before = await world.readable()
+    for start in (4, 5):
+        world.settings["start"] = start
+        world.new_follower()
+        await world.run()
+        assert await world.readable() == before
+    world.settings["start"] = 3
+    world.new_follower()
+    await world.fails(SettingsChanged, "START_BLOCK=3")
+
+
+async def test_a_stream_that_vanishes_at_once_is_retryable(world: World) -> None:
+    """A server that forgets what it has just been told is not to be trusted, but may recover."""
+
+    class Forgetful(FlakyStore):
+        async def load(self) -> None:
+            return None
+
+    world.store = Forgetful(world.store)  # type: ignore[arg-type]
+    world.new_follower()
+    await world.fails(StoreUnavailable)
 
 
 @pytest.mark.parametrize("error", [NodeUnavailable("x"), NodeBehind("x"), InconsistentReply("x")])

@@ -288,7 +288,7 @@ def test_without_a_backend_a_resync_stays_owed() -> None:
 
 
 def test_an_undo_holds_what_the_block_replaced() -> None:
-    """Candles, last price, record and time of change as they were, the number of trades, and the base's time."""
+    """Candles, last price, record and time of change as they were, and how many trades."""
     made = writer()
     made.chain.mine(created(0), swap(0))
     made.chain.mine(swap(0), swap(0), graduate(0), created(1))

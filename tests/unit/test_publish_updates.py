@@ -1,5 +1,7 @@
 """Rows become messages: gapless, ordered, and nothing newest moves past a barrier."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,7 +45,7 @@ def test_messages_cover_every_row_once(batch: list[Row]) -> None:
     drafts = plan_batch(batch)
     assert drafts[0].first == batch[0].id.seq
     assert drafts[-1].seq == batch[-1].id.seq
-    for draft, following in zip(drafts, drafts[1:], strict=False):
+    for draft, following in pairwise(drafts):
         assert following.first == draft.seq + 1
     assert all(draft.first <= draft.seq and draft.epoch == EPOCH for draft in drafts)
 

@@ -24,7 +24,9 @@ TRADE = b'{"id":"%d"}'
 class Setting:
     """A publisher with everything around it."""
 
-    def __init__(self, outbox: FakeOutbox | None = None, *, rows: int = 10, message_bytes: int = 10_000) -> None:
+    def __init__(
+        self, outbox: FakeOutbox | None = None, *, rows: int = 10, message_bytes: int = 10_000
+    ) -> None:
         self.outbox = outbox or FakeOutbox()
         self.backend = FakeBackend()
         self.clock = FakeClock()
@@ -174,6 +176,22 @@ async def test_a_trimmed_end_of_an_epoch_is_told() -> None:
     assert "resync" in [event for event, *_ in setting.sent]
 
 
+async def test_a_trimmed_end_of_an_epoch_in_mid_batch_is_told() -> None:
+    """A batch under way whose rows are all gone is given up: a `resync`, then what the new epoch has."""
+    setting = Setting(rows=3)
+    setting.trades(1, 1, 9)
+    setting.backend.will("ok", "away")
+    with pytest.raises(BackendUnavailable):
+        await setting.run()
+    setting.trades(5, 1, 2)
+    del setting.outbox.rows[:9]
+    await setting.run()
+    events = [event for event, *_ in setting.sent]
+    assert events == ["trade_update", "resync", "trade_update"]
+    assert setting.sent[-1] == ("trade_update", 5, 1, 2)
+    assert await setting.outbox.cursor() == Cursor(RowId(5, 2), RowId(5, 2))
+
+
 async def test_large_messages_make_smaller_batches() -> None:
     """A batch is halved until each of its messages fits; nothing is lost or repeated by it."""
     setting = Setting(rows=64, message_bytes=100)
@@ -264,7 +282,10 @@ def event_rows(events: Sequence[str]) -> list[tuple[str, bytes]]:
 
 @given(
     st.lists(
-        st.lists(st.sampled_from(["trade_update", "chart_data", "market_data", "candles_closed", "reorg"]), max_size=9),
+        st.lists(
+            st.sampled_from(["trade_update", "chart_data", "market_data", "candles_closed", "reorg"]),
+            max_size=9,
+        ),
         min_size=1,
         max_size=4,
     ),
@@ -286,7 +307,9 @@ async def test_whatever_fails_everything_arrives(
         for epoch, events in enumerate(epochs, start=3)
         for seq, row in enumerate(event_rows(events), start=1)
     ]
-    expected = [orjson.loads(data) for _, _, event, data in pending if event not in {"chart_data", "market_data"}]
+    expected = [
+        orjson.loads(data) for _, _, event, data in pending if event not in {"chart_data", "market_data"}
+    ]
     while True:
         for _ in range(min(3, len(pending))):
             setting.outbox.add(*pending.pop(0))

@@ -97,14 +97,10 @@ def test_a_resync_that_is_owed_does_not_wait_for_a_block() -> None:
     """After history was loaded on a quiet chain, the passing of time announces it."""
     made = traded(rules())
     made.state.resync_owed = True
-    changes = refresh(
-        made.state, {}, made.state.head.as_of, made.state.head.timestamp, made.rules, live=True
-    )
+    changes = refresh(made.state, {}, made.state.head.as_of, made.state.head.timestamp, made.rules, live=True)
     assert changes is not None
     assert changes.reason == HISTORY_REASON
-    silent = refresh(
-        made.state, {}, made.state.head.as_of, made.state.head.timestamp, made.rules, live=False
-    )
+    silent = refresh(made.state, {}, made.state.head.as_of, made.state.head.timestamp, made.rules, live=False)
     assert silent is None
 
 

@@ -18,8 +18,9 @@ from listener.application.use_cases.resolve_block import (
 from listener.domain.entities import TokenInfo
 from listener.domain.facts import BlockFacts
 from listener.domain.value_objects import ZERO_ADDRESS, Address
-from tests.fakes.build import FACTORY, POOL, STRANGER as OUTSIDER
 from tests.fakes.build import (
+    FACTORY,
+    POOL,
     Maker,
     block,
     created,
@@ -32,6 +33,7 @@ from tests.fakes.build import (
     token,
     token_info,
 )
+from tests.fakes.build import STRANGER as STRANGER_ADDRESS
 
 RULES = rules()
 TOKENS = {Address(token(number)): token_info(number) for number in range(4)}
@@ -51,7 +53,10 @@ def blocks_of(*blocks: tuple[Maker, ...]) -> list[BlockFacts]:
 
 
 def resolve(
-    state: StreamState, *blocks: tuple[Maker, ...], tokens: dict[Address, TokenInfo] | None = None, by: Rules = RULES
+    state: StreamState,
+    *blocks: tuple[Maker, ...],
+    tokens: dict[Address, TokenInfo] | None = None,
+    by: Rules = RULES,
 ) -> Resolved:
     """What counts in these blocks."""
     return resolve_blocks(state, blocks_of(*blocks), TOKENS if tokens is None else tokens, by)
@@ -72,14 +77,14 @@ def test_a_known_emitter_counts() -> None:
 
 def test_a_stranger_does_not_count() -> None:
     """Our exact event by somebody else changes nothing and is counted."""
-    resolved = resolve(known(0), (swap(0, source=OUTSIDER), graduate(1)))
+    resolved = resolve(known(0), (swap(0, source=STRANGER_ADDRESS), graduate(1)))
     assert not resolved.touched()
     assert resolved.rejected == Counter({STRANGER: 2})
 
 
 def test_a_stranger_cannot_announce() -> None:
     """A creation by an address that is no configured factory creates nothing, nor do its trades count."""
-    resolved = resolve(known(), (created(0, by=OUTSIDER), swap(0)))
+    resolved = resolve(known(), (created(0, by=STRANGER_ADDRESS), swap(0)))
     assert not resolved.created
     assert resolved.rejected == Counter({STRANGER: 2})
 
@@ -140,7 +145,7 @@ def test_the_chains_own_coin_is_not_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "makers", [(created(0, by=OUTSIDER),), (created(1),), (swap(0), graduate(0), malformed(FACTORY))]
+    "makers", [(created(0, by=STRANGER_ADDRESS),), (created(1),), (swap(0), graduate(0), malformed(FACTORY))]
 )
 def test_nothing_is_read_in_vain(makers: tuple[Maker, ...]) -> None:
     """Tokens of strangers and of markets that exist are not asked for."""
@@ -199,7 +204,7 @@ def test_a_log_that_contradicts_itself_is_malformed(maker: Maker) -> None:
 
 def test_a_malformed_log_of_a_stranger_is_a_strangers() -> None:
     """Anybody can emit nonsense with our topics; it says nothing about our venues."""
-    assert resolve(known(0), (malformed(OUTSIDER),)).rejected == Counter({STRANGER: 1})
+    assert resolve(known(0), (malformed(STRANGER_ADDRESS),)).rejected == Counter({STRANGER: 1})
 
 
 def test_a_malformed_log_of_a_factory_is_malformed() -> None:
@@ -218,8 +223,8 @@ def test_a_log_may_leave_its_market_out() -> None:
 
 def test_several_factories_count_alike() -> None:
     """Each configured factory may announce."""
-    both = rules(factories=frozenset({FACTORY, OUTSIDER}))
-    resolved = resolve(known(), (created(0), created(1, by=OUTSIDER)), by=both)
+    both = rules(factories=frozenset({FACTORY, STRANGER_ADDRESS}))
+    resolved = resolve(known(), (created(0), created(1, by=STRANGER_ADDRESS)), by=both)
     assert set(resolved.created) == {token(0), token(1)}
 
 

@@ -249,7 +249,9 @@ def test_a_reorg_is_told_first() -> None:
     assert reorg.ancestor == made.chain.blocks[1].block
     assert reorg.orphaned == orphaned
     assert reorg.markets == tuple(sorted([token(0), token(1)]))
-    touched = {(e.market, e.interval.name, e.open_time): e.candle for e in events if isinstance(e, CandleUpdated)}
+    touched = {
+        (e.market, e.interval.name, e.open_time): e.candle for e in events if isinstance(e, CandleUpdated)
+    }
     assert {market for market, _, _ in touched} == {token(0), token(1)}
     assert all(candle is None for (market, _, _), candle in touched.items() if market == token(1))
     assert reorg.earliest_bucket == min(open_time for _, _, open_time in touched)

@@ -14,17 +14,21 @@ from tests.fakes.build import MONDAY_MS, trade
 
 
 class Step(NamedTuple):
-    """After `after_ms` there is a trade, or only time has passed."""
+    """After `after_ms` there is a trade, or only time has passed; `anew`: then the window is loaded."""
 
     after_ms: int
     price: int | None
+    anew: bool = False
 
 
 gaps = st.sampled_from(
-    [0, 1, 999, MINUTE_MS - 1, MINUTE_MS, 61_000, 6 * 60 * MINUTE_MS, 12 * 60 * MINUTE_MS]
-    + [DAY_MS - MINUTE_MS, DAY_MS - 1, DAY_MS, DAY_MS + MINUTE_MS, 3 * DAY_MS]
+    [
+        *(0, 1, 999, MINUTE_MS - 1, MINUTE_MS, 61_000, 6 * 60 * MINUTE_MS, 12 * 60 * MINUTE_MS),
+        *(DAY_MS - MINUTE_MS, DAY_MS - 1, DAY_MS, DAY_MS + MINUTE_MS, 3 * DAY_MS),
+    ]
 )
-histories = st.lists(st.builds(Step, gaps, st.none() | st.integers(1, 9)), min_size=1, max_size=40)
+steps = st.builds(Step, gaps, st.none() | st.integers(1, 9), st.integers(0, 5).map(lambda n: n == 0))
+histories = st.lists(steps, min_size=1, max_size=40)
 
 
 class Replay:
@@ -47,6 +51,18 @@ class Replay:
             self._minute = self._minute.merge(one) if same and self._minute else one
             self.window = self.window.put(self._minute)
         self.window = self.window.advance(self.as_of)
+        if step.anew:
+            self.window = self.stored()
+
+    def stored(self) -> RollingDay:
+        """The window as a store gives it: from its minutes and the time of its last change."""
+        since = self.window.changed - DAY_MS + MINUTE_MS
+        minutes: dict[int, Candle] = {}
+        for made in self.trades:
+            one = Candle.of(made, minute_of(made.timestamp))
+            minutes[one.open_time] = minutes[one.open_time].merge(one) if one.open_time in minutes else one
+        kept = [minute for time, minute in sorted(minutes.items()) if time >= since]
+        return RollingDay.of(kept, self.window.changed).advance(self.as_of)
 
 
 def check(window: RollingDay, trades: Sequence[Trade], as_of: int) -> None:
@@ -78,13 +94,7 @@ def test_a_window_can_be_made_anew(history: list[Step]) -> None:
     replay = Replay()
     for number, step in enumerate(history):
         replay.step(number, step)
-        since = replay.window.changed - DAY_MS + MINUTE_MS
-        minutes: dict[int, Candle] = {}
-        for made in replay.trades:
-            one = Candle.of(made, minute_of(made.timestamp))
-            minutes[one.open_time] = minutes[one.open_time].merge(one) if one.open_time in minutes else one
-        stored = [minute for time, minute in sorted(minutes.items()) if time >= since]
-        made_anew = RollingDay.of(stored, replay.window.changed).advance(replay.as_of)
+        made_anew = replay.stored()
         assert made_anew.total() == replay.window.total()
         assert made_anew.changed == replay.window.changed
         check(made_anew, replay.trades, replay.as_of)

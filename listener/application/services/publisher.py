@@ -78,13 +78,14 @@ class Publisher:
         while True:
             started = self._clock.monotonic()
             await self._backend.open()
-            self._observer.healthy("backend")
             rows = await self._outbox.read(cursor.acknowledged, self._limits.batch_rows)
             if not rows:
+                self._observer.healthy("backend")
                 await self._signal.wait(self._limits.idle_s)
                 continue
             cursor = await self._bridge(cursor, rows[0].id)
             cursor = await self._deliver(cursor, rows)
+            self._observer.healthy("backend")
             if len(rows) < self._limits.batch_rows:
                 await self._clock.sleep(self._limits.pause_s - (self._clock.monotonic() - started))
 
@@ -99,7 +100,7 @@ class Publisher:
             lost = RowId(done.epoch, done.seq + 1), RowId(done.epoch, first.seq - 1)
         elif first.seq > 1:
             lost = RowId(first.epoch, 1), RowId(first.epoch, first.seq - 1)
-        elif cursor == NOWHERE or await self._outbox.holds(done):
+        elif done == NOWHERE.acknowledged or await self._outbox.holds(done):
             return cursor
         else:
             lost = RowId(done.epoch, done.seq + 1), RowId(done.epoch, done.seq + 1)

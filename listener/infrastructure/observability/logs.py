@@ -3,7 +3,7 @@
 import logging
 import logging.handlers
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TextIO
 
 import orjson
@@ -28,7 +28,14 @@ class SecretMask:
 
     def __call__(self, _logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
         """Mask every text of a log line."""
-        return {name: self.text(value) if isinstance(value, str) else value for name, value in event.items()}
+        return {name: self._masked(value) for name, value in event.items()}
+
+    def _masked(self, value: Any) -> Any:  # noqa: ANN401 - whatever a log line holds
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {name: self._masked(inner) for name, inner in value.items()}
+        return [self._masked(inner) for inner in value] if isinstance(value, list | tuple | set) else value
 
 
 def configure(level: str, file: str | None, secrets: Sequence[str], stream: TextIO | None = None) -> None:

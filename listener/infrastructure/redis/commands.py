@@ -15,6 +15,7 @@ from listener.domain.events import (
     MarketCreated,
     MarketGraduated,
     MarketRemoved,
+    MarketRestored,
     ReorgDetected,
     StatsUpdated,
     TradeProcessed,
@@ -142,7 +143,7 @@ def _row(event: DomainEvent) -> RowData:
             return "trade_update", encode_trade(trade, market)
         case MarketCreated(market):
             return "market_created", orjson.dumps(market_item(market))
-        case MarketGraduated(market):
+        case MarketGraduated(market) | MarketRestored(market):
             return "market_graduated", orjson.dumps(market_item(market))
         case MarketRemoved(market_id):
             return "market_created", orjson.dumps({"s": market_id, "deleted": True})

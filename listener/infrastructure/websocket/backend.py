@@ -5,6 +5,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
+import aiohttp
 import orjson
 import socketio
 from socketio.exceptions import SocketIOError
@@ -49,6 +50,7 @@ class SocketIoBackend:
         self._envelope = {"v": VERSION, "chain": chain_id, "stream": stream}
         self._timeout_s = timeout_s
         self._client: socketio.AsyncClient | None = None
+        self._session: aiohttp.ClientSession | None = None
         self._answered: asyncio.Future[object] | None = None
 
     async def send(self, message: Message) -> None:
@@ -89,7 +91,10 @@ class SocketIoBackend:
         if self._client is not None and self._client.connected:
             return self._client
         await self.close()
-        client = socketio.AsyncClient(reconnection=False, json=_Json, handle_sigint=False)
+        self._session = aiohttp.ClientSession()  # ours: the client leaves its own open when it cannot connect
+        client = socketio.AsyncClient(
+            http_session=self._session, reconnection=False, json=_Json, handle_sigint=False
+        )
         client.on("disconnect", self._disconnected)
         try:
             await client.connect(
@@ -99,7 +104,7 @@ class SocketIoBackend:
                 wait_timeout=self._timeout_s,
             )
         except (TimeoutError, SocketIOError, OSError) as error:
-            await client.shutdown()
+            await self.close()
             raise BackendUnavailable(
                 f"backend: cannot connect: {error}; is it running, and is BACKEND_AUTH_TOKEN its token?"
             ) from error
@@ -121,6 +126,9 @@ class SocketIoBackend:
             with suppress(TimeoutError):
                 async with asyncio.timeout(CLOSE_S):
                     await client.shutdown()
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
 
 
 def _settle(answered: asyncio.Future[object], answer: object = None, *_more: object) -> None:

@@ -132,7 +132,7 @@ class NotNow extends Error {}
 
 const MARKET_ID = /^[\w.-]{1,128}$/
 const INTERVAL = /^[1-9]\d{0,4}[mhdw]$/
-const DECIMAL = /^\d{1,120}(\.\d{1,120})?$/
+const DECIMAL = /^\d{1,400}(\.\d{1,400})?$/
 
 /** @param {unknown} value @returns {value is Record<string, any>} */
 const isObject = (value) => typeof value === 'object' && value !== null && !Array.isArray(value)

@@ -88,6 +88,7 @@ export class State {
   putCandles(candles) {
     const lost = new Map()
     for (const candle of candles) {
+      if (candle.deleted && !this.#views.has(candle.s)) continue
       const held = this.#touch(candle.s).candles
       const last = held.get(candle.i)
       const key = `${candle.s}:${candle.i}`
@@ -104,7 +105,10 @@ export class State {
 
   /** @param {({s: string} & Record<string, any>)[]} items */
   putStats(items) {
-    for (const { s, ...stats } of items) this.#touch(s).stats = stats
+    for (const { s, deleted, ...stats } of items) {
+      if (!deleted) this.#touch(s).stats = stats
+      else if (this.#views.has(s)) this.#touch(s).stats = null
+    }
   }
 
   /** @param {({s: string} & Record<string, any>)[]} items */

@@ -8,6 +8,7 @@ from listener.domain.value_objects import ZERO_ADDRESS, Address, MarketId
 from listener.infrastructure.blockchain.venues.venue import (
     Decoder,
     boolean,
+    expect_texts,
     expect_topics,
     topic,
     topic_address,
@@ -25,6 +26,7 @@ GRADUATED: Final = topic("Graduated(address,address,uint256,uint256)")
 def curve_created(log: Log) -> MarketAnnounced:
     """`CurveCreated(token indexed, curve indexed, creator indexed, name, symbol)`, by the factory."""
     expect_topics(log, 4)
+    expect_texts(log, 2)
     token = topic_address(log, 1)
     return MarketAnnounced(
         announcer=_emitter(log),

@@ -5,6 +5,7 @@ its test. A decoder is a plain function from a log to a fact; it raises `BadLog`
 not have the form its event must have, and never anything else.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import ClassVar, Final, Protocol
 
@@ -18,6 +19,7 @@ from listener.infrastructure.blockchain.wire import Log
 Decoder = Callable[[Log], Fact]
 
 _WORD: Final = 64
+_HEX: Final = re.compile("0x[0-9a-fA-F]*")
 _CLEAN: Final = "0x" + "0" * 24
 
 
@@ -54,13 +56,29 @@ def words(log: Log, topics: int, data_words: int) -> list[int]:
         BadLog: it has others.
     """
     expect_topics(log, topics)
-    data = log.data
+    data = _hex_data(log)
     if len(data) != 2 + data_words * _WORD:
         raise BadLog(f"{len(data) - 2} hex digits of data, expected {data_words * _WORD}")
-    try:
-        return [int(data[at : at + _WORD], 16) for at in range(2, len(data), _WORD)]
-    except ValueError as error:
-        raise BadLog("data is not hex") from error
+    return [int(data[at : at + _WORD], 16) for at in range(2, len(data), _WORD)]
+
+
+def expect_texts(log: Log, texts: int) -> None:
+    """Refuse data that does not begin with so many ABI strings, each inside the data."""
+    digits = _hex_data(log)[2:]
+    if len(digits) % 2:
+        raise BadLog("half a byte of data")
+    data = bytes.fromhex(digits)
+    for head in range(0, 32 * texts, 32):
+        start = int.from_bytes(data[head : head + 32])
+        end = start + 32 + int.from_bytes(data[start : start + 32])
+        if len(data) < head + 32 or len(data) < start + 32 or len(data) < end:
+            raise BadLog("a text outside the data")
+
+
+def _hex_data(log: Log) -> str:
+    if not _HEX.fullmatch(log.data):
+        raise BadLog("data is not hex")
+    return log.data
 
 
 def expect_topics(log: Log, topics: int) -> None:
