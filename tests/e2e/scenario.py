@@ -1,7 +1,6 @@
 """A seeded life of a launchpad: creations, buys, sells, strangers and odd logs over days of chain time."""
 
 import random
-from collections.abc import Sequence
 from typing import Any
 
 import requests

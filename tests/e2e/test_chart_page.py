@@ -49,7 +49,7 @@ class Market:
     def __init__(self, system: System, database: redis.Redis) -> None:
         self.system = system
         self.database = database
-        self.random = random.Random(7)  # noqa: S311 - not a secret
+        self.random = random.Random(7)
         self.places: list[Place] = []
         launchpads = [system.deploy(parameters) for parameters in (MICRO, TINY, PLAIN)]
         for launchpad, parameters, count in zip(launchpads, (MICRO, TINY, PLAIN), (3, 1, 1), strict=True):

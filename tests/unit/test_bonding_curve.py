@@ -4,6 +4,7 @@ import re
 from typing import Final
 
 import pytest
+from eth_abi.abi import encode
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -71,14 +72,16 @@ def test_venues_do_not_share_topics() -> None:
 
 def test_a_creation_is_read() -> None:
     """Token, curve and creator from the topics; quoted in the chain's own coin."""
-    made = decode(log(topic_of("curve_created"), arg(TOKEN), arg(CURVE), arg(WHO), address=FACTORY.upper()))
+    texts = "0x" + encode(["string", "string"], ["Moon Cat", "CAT"]).hex()
+    topics = topic_of("curve_created"), arg(TOKEN), arg(CURVE), arg(WHO)
+    made = decode(log(*topics, data=texts, address=FACTORY.upper()))
     assert made == MarketAnnounced(
         FACTORY, 10, digest("tx"), "bonding_curve", TOKEN, TOKEN, ZERO_ADDRESS, CURVE, WHO
     )
 
 
 @pytest.mark.parametrize(("flag", "is_buy"), [(1, True), (0, False)])
-def test_a_trade_is_read(flag: int, is_buy: bool) -> None:  # noqa: FBT001 - a table
+def test_a_trade_is_read(flag: int, is_buy: bool) -> None:
     """Side, amounts, fee and reserves, to the last unit."""
     made = decode(trade_log(flag, MAX, 1, 0, MAX - 1, 2))
     assert made == Swapped(CURVE, 10, digest("tx"), TOKEN, is_buy, WHO, MAX, 1, 0, (MAX - 1, 2))
@@ -170,7 +173,7 @@ def test_every_trade_reads_as_it_was_written(
     fee: int,
     reserve_base: int,
     reserve_quote: int,
-    is_buy: bool,  # noqa: FBT001
+    is_buy: bool,
 ) -> None:
     """Any 256-bit amounts come back exactly."""
     made = decode(trade_log(int(is_buy), base, quote, fee, reserve_base, reserve_quote))

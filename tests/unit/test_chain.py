@@ -58,7 +58,7 @@ def test_time_does_not_decide() -> None:
 
 
 @given(st.integers(0, 30), st.booleans(), st.booleans())
-def test_every_block_has_one_relation(number: int, own_hash: bool, own_parent: bool) -> None:  # noqa: FBT001
+def test_every_block_has_one_relation(number: int, own_hash: bool, own_parent: bool) -> None:
     """Any block is told apart, and a reorg never suspects a block above the one that was reported."""
     reported = block(number, "" if own_hash else "other", parent=None if own_parent else digest("other"))
     relation = relate(OURS, reported)
