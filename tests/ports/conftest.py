@@ -16,6 +16,6 @@ def valkey_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture(scope="session")
 def redis_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """Port of a Redis 8."""
+    """Port of the machine's Redis: 7 on Debian 12."""
     with redis_server(tmp_path_factory.mktemp("redis")) as port:
         yield port
