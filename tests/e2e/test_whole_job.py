@@ -64,7 +64,7 @@ def test_redis_and_backend_equal_the_oracle(
             assert listener.process.wait(5) == 0
             listener.stop()
         scenario.life(blocks=scenario.random.choice((2, 15, 40)), most_trades=12)
-    while len(scenario.curves) < 20 or scenario.trades_sent < 2000:
+    while len(scenario.curves) < 20 or scenario.trades_sent < 2800:
         scenario.life(blocks=5, most_trades=20)
     scenario.close()
     system.start_listener(factory, **settings)
@@ -72,7 +72,7 @@ def test_redis_and_backend_equal_the_oracle(
 
     truth = expected(system, launchpad, price_mode)
     assert len(truth.markets) >= 20
-    assert sum(len(trades) for trades in truth.trades.values()) >= 1500
+    assert sum(len(trades) for trades in truth.trades.values()) >= 2000
     assert any(record["status"] == "graduated" for record in truth.records.values())
     system.settle(lambda: oracle.compare_redis(database, CHAIN_ID, truth))
     system.wait_delivered()

@@ -44,7 +44,7 @@ def redis_server(directory: Path) -> Iterator[int]:
         "--appendonly",
         "no",
     ]
-    with subprocess.Popen(  # noqa: S603 - our own command
+    with subprocess.Popen(
         [*command, "--dir", str(directory)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:

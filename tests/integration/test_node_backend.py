@@ -34,7 +34,7 @@ def npm(*arguments: str, timeout_s: float, **environment: str) -> str:
     program = shutil.which("npm")
     assert program, "npm is missing: install Node.js 20 or newer"
     assert (BACKEND / "node_modules").is_dir(), "run `npm ci` in web/backend"
-    process = subprocess.Popen(  # noqa: S603 - our own command
+    process = subprocess.Popen(
         [program, *arguments],
         cwd=BACKEND,
         env={**os.environ, "NO_COLOR": "1", "FORCE_COLOR": "0", **environment},

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from listener.domain.entities import Candle, Trade
@@ -11,6 +11,8 @@ from listener.domain.rolling import RollingDay
 from listener.domain.value_objects import DAY_MS, MINUTE_MS, ONE_MINUTE
 from tests.fakes.brute import changed_minute, day_of, figures_in, figures_of, minute_of
 from tests.fakes.build import MONDAY_MS, trade
+
+HOUR_MS = 60 * MINUTE_MS
 
 
 class Step(NamedTuple):
@@ -23,7 +25,8 @@ class Step(NamedTuple):
 
 gaps = st.sampled_from(
     [
-        *(0, 1, 999, MINUTE_MS - 1, MINUTE_MS, 61_000, 6 * 60 * MINUTE_MS, 12 * 60 * MINUTE_MS),
+        *(0, 1, 999, MINUTE_MS - 1, MINUTE_MS, 61_000),
+        *(2 * HOUR_MS, 3 * HOUR_MS, 4 * HOUR_MS, 5 * HOUR_MS, 6 * HOUR_MS, 12 * HOUR_MS),
         *(DAY_MS - MINUTE_MS, DAY_MS - 1, DAY_MS, DAY_MS + MINUTE_MS, 3 * DAY_MS),
     ]
 )
@@ -80,6 +83,11 @@ def check(window: RollingDay, trades: Sequence[Trade], as_of: int) -> None:
 
 
 @given(histories)
+@example([Step(5 * HOUR_MS, price % 7 + 1) for price in range(30)])
+@example([Step(5 * HOUR_MS, price % 7 + 1, price % 4 == 0) for price in range(30)])
+@example(
+    [Step(MINUTE_MS, 1), Step(MINUTE_MS, 2), Step(DAY_MS - MINUTE_MS, 3, anew=True), Step(MINUTE_MS, None)]
+)
 def test_a_window_is_what_one_would_count(history: list[Step]) -> None:
     """After every trade and every pause, figures and the minute of their last change equal brute force."""
     replay = Replay()

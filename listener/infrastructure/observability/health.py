@@ -15,7 +15,8 @@ class Health:
     """The state of each part. A part that has not spoken yet is not ready."""
 
     troubles: dict[str, str] = field(default_factory=dict)
-    synced: bool = False
+    synced: bool | None = None
+    """None: not known yet."""
     block: int = -1
     rejected: Counter[str] = field(default_factory=Counter)
     """Logs that were not counted, by reason, since the start."""

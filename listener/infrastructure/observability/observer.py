@@ -79,8 +79,11 @@ class LogObserver:
 
     def synced(self, *, synced: bool, number: int) -> None:
         """See `Observer.synced`."""
-        if synced != self._health.synced:
-            self._progress.done()
+        if self._health.synced is not synced:
+            if synced:
+                self._progress.done()
+            else:
+                self._progress.begin(number)
             self._log.info("Following the head" if synced else "Catching up", block=number)
         self._health.synced = synced
         self._health.block = number

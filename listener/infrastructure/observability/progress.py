@@ -21,11 +21,13 @@ class ProgressDisplay:
         self._first = 0
         self._line_at = 0.0
 
+    def begin(self, number: int) -> None:
+        """Catching up begins at block `number`."""
+        self._started, self._first = time.monotonic(), number
+
     def update(self, number: int, target: int, trades: int) -> None:
         """Catching up has come to block `number` of `target`, with `trades` in all."""
         now = time.monotonic()
-        if not self._started:
-            self._started, self._first = now, number
         elapsed = max(now - self._started, 1e-6)
         rate = trades / elapsed
         if sys.stderr.isatty():
@@ -61,4 +63,4 @@ class ProgressDisplay:
         """Take the bar away."""
         if self._bar:
             self._bar.stop()
-        self._bar, self._started = None, 0.0
+        self._bar = None
