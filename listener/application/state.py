@@ -277,8 +277,4 @@ class StreamState:
             self.pending.update(counts)
             for _ in changes.undo_dropped:
                 self.pending.subtract(self.window.popleft().trades)
-        elif changes.blocks:
-            self.window.clear()
-            self.pending.clear()
-            self.window.append(Written(changes.blocks[-1], {}))
         self.pending += Counter()

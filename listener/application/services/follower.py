@@ -187,19 +187,21 @@ class Follower:
     async def _follow(self, hint: BlockRef | None) -> None:
         """Commit until the newest known block is ours.
 
-        A hint may be late or come from a losing fork: only the node's own tip makes us roll back.
+        A hint may be late, from a losing fork, or nonsense: it can only be the next block, and even that is
+        asked for by its hash. Everything else follows from the node's own tip.
         """
         tip = hint or await self._chain.tip()
         while True:
             relation = relate(self.state.recent(), tip)
             if isinstance(relation, Extend):
                 await self._commit_live(await self._chain.facts(tip))
+            elif hint is not None:
+                pass
             elif isinstance(relation, Gap):
                 await self._catch_up(tip)
             elif isinstance(relation, Reorg):
-                if hint is None:
-                    await self._roll_back(relation.suspect)
-            elif hint is None:
+                await self._roll_back(relation.suspect)
+            else:
                 return
             hint, tip = None, await self._chain.tip()
 

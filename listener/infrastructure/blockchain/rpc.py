@@ -21,6 +21,8 @@ T = TypeVar("T")
 MAX_REPLY_BYTES: Final = 512 * 1024 * 1024
 MAX_REFUSAL_BYTES: Final = 64 * 1024
 MAX_BATCH_CALLS: Final = 100
+REVERT_CODES: Final = frozenset({3, -32015})
+"""Geth's and Nethermind's codes for a call that the contract refused."""
 
 _TOO_LARGE: Final = re.compile(
     r"too many (results|logs|blocks)|query returned more than|range (is )?too (large|wide|big)|"
@@ -31,7 +33,9 @@ _TOO_LARGE: Final = re.compile(
 _UNKNOWN_BLOCK: Final = re.compile(r"unknown block|block not found|header not found|not found", re.IGNORECASE)
 _RATE_LIMIT: Final = re.compile(r"rate|too many requests|capacity|throttl|credits|quota", re.IGNORECASE)
 _REVERTED: Final = re.compile(
-    r"revert|invalid opcode|out of gas|invalid jump|stack|vm exception|execution", re.IGNORECASE
+    r"(execution )?revert|invalid opcode|bad instruction|out of gas|invalid jump|"
+    r"stack (under|over)flow|vm exception",
+    re.IGNORECASE,
 )
 
 
@@ -44,7 +48,7 @@ class RpcError(msgspec.Struct):
     @property
     def is_revert(self) -> bool:
         """Whether a contract refused a call, rather than the node."""
-        if self.code == 3 or _REVERTED.match(self.message):
+        if self.code in REVERT_CODES or _REVERTED.match(self.message):
             return True
         return bool(_REVERTED.search(self.message)) and not _RATE_LIMIT.search(self.message)
 
