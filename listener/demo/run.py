@@ -44,7 +44,8 @@ def run_demo(port: int | None, seed: int, trades_per_s: float, seconds: float | 
     """
     console = Console()
     port = _usual_port() if port is None else port
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have had SIGINT ignored in the background
+        signal.signal(number, signal.default_int_handler)
     try:
         with ExitStack() as stack:
             logs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="0xpads-demo-")))
