@@ -9,6 +9,7 @@ from web3 import Web3
 from listener.demo.launchpad import ETHER, Curve, Launchpad, artifact
 
 HOUR_S = 3600
+TRADE = Web3.keccak(text="Trade(address,address,bool,uint256,uint256,uint256,uint256,uint256)")
 
 
 class Scenario:
@@ -113,6 +114,11 @@ class Scenario:
     def tip(self) -> int:
         """The newest block."""
         return self.launchpad.web3.eth.block_number
+
+    def trade_logs(self) -> int:
+        """How many `Trade` logs the chain holds; some transactions are refused, a few logs are strangers'."""
+        wanted = {"fromBlock": 0, "topics": [Web3.to_hex(TRADE)]}
+        return len(self.launchpad.web3.eth.get_logs(wanted))  # type: ignore[arg-type]
 
     def life(self, blocks: int, most_trades: int) -> None:
         """So many blocks of trades, with time passing, strangers and new tokens."""

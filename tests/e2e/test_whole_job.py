@@ -64,7 +64,7 @@ def test_redis_and_backend_equal_the_oracle(
             assert listener.process.wait(5) == 0
             listener.stop()
         scenario.life(blocks=scenario.random.choice((2, 15, 40)), most_trades=12)
-    while len(scenario.curves) < 20 or scenario.trades_sent < 2800:
+    while len(scenario.curves) < 20 or scenario.trade_logs() < 2_100:
         scenario.life(blocks=5, most_trades=20)
     scenario.close()
     system.start_listener(factory, **settings)
