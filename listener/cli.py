@@ -10,7 +10,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -26,6 +26,9 @@ from listener.infrastructure.redis.client import Database
 from listener.infrastructure.redis.keys import Keys
 from listener.infrastructure.redis.maintenance import find_market, read_candles, reset_stream
 
+if TYPE_CHECKING:
+    from listener.application.services.rebuild import Difference
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -34,6 +37,7 @@ app = typer.Typer(
 )
 console = Console()
 REDIS_TIMEOUT_S = 10.0
+DIFFERENCES_SHOWN = 50
 SIGNS = {"ok": "[green]ok[/green]", "warning": "[yellow]warning[/yellow]", "error": "[red]error[/red]"}
 
 
@@ -134,6 +138,75 @@ def health() -> None:
             console.print_json(json.dumps(json.load(answer)))
     except (OSError, urllib.error.URLError, ValueError) as error:
         _fail(f"no answer on port {port}: {error}")
+
+
+@app.command()
+def resync(
+    start: Annotated[
+        int | None, typer.Option("--from", help="first block that matters [default: START_BLOCK]", min=0)
+    ] = None,
+) -> None:
+    """Load the chain anew beside the stored data and switch over; the service may go on meanwhile.
+
+    For a lower first block, or for settings that give candles another meaning: readers see the old data until
+    the new is complete, then the new at once, and the backend is told to read again. Goes on where an earlier
+    attempt was broken off. Needs as much of Redis' memory again while it runs.
+    """
+    from listener.rebuilding import Rebuilding
+
+    number = _run(Rebuilding(_settings(), start).resync())
+    console.print(f"Switched over at block {number}.")
+
+
+@app.command()
+def verify(
+    market: Annotated[
+        str | None, typer.Argument(help="market id, or symbol of a recent market [default: all]")
+    ] = None,
+    *,
+    repair: Annotated[bool, typer.Option("--repair", help="where something differs, load all anew")] = False,
+) -> None:
+    """Compute everything from the chain once more and compare; exit code 1 where something differs.
+
+    The service may go on meanwhile. Needs as much of Redis' memory again while it runs.
+    """
+    from listener.application.services.rebuild import OrphanedHead
+    from listener.rebuilding import Rebuilding
+
+    async def compare() -> int:
+        rebuilding = Rebuilding(_settings(), None)
+        found = 0
+        try:
+            async for difference in rebuilding.verify(market):
+                found += 1
+                if found <= DIFFERENCES_SHOWN:
+                    _show(difference)
+        except OrphanedHead as error:
+            found += 1
+            console.print(str(error), highlight=False)
+        return found
+
+    found = _run(compare())
+    console.print(f"{found or 'No'} difference{'' if found == 1 else 's'}.")
+    if found and repair:
+        number = _run(Rebuilding(_settings(), None).resync())
+        console.print(f"Repaired: switched over at block {number}.")
+    elif found:
+        raise typer.Exit(1)
+
+
+def _show(difference: Difference) -> None:
+    console.print(
+        f"{difference.market} {difference.piece}\n"
+        f"  stored {_piece(difference.stored)}\n"
+        f"  chain  {_piece(difference.right)}",
+        highlight=False,
+        markup=False,
+    )
+
+
+def _piece(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 @app.command()

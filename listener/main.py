@@ -2,28 +2,26 @@
 
 Exit codes: 0 stopped on request; 1 a defect; 2 a setting is missing or malformed; 3 wrong chain;
 4 Redis holds something else (another chain, a newer schema, data made with other settings);
-5 a fork too deep to undo; 6 another instance has taken over; 7 Redis or the node refuses what we ask.
+5 a fork too deep to undo; 7 Redis or the node refuses what we ask.
 """
 
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 
 import structlog
 
 from listener import __version__
 from listener.application.errors import Fatal, InvalidConfiguration
-from listener.application.services.follower import Follower, FollowerLimits
+from listener.application.services.auditor import Auditor, AuditLimits
+from listener.application.services.follower import Follower
+from listener.application.services.leadership import Leadership
 from listener.application.services.publisher import Publisher, PublisherLimits
 from listener.application.services.supervisor import keep_running
 from listener.config.settings import Settings, load_settings
 from listener.infrastructure.blockchain.heads import HintSlot, NewHeads
-from listener.infrastructure.blockchain.rpc import HttpRpc
-from listener.infrastructure.blockchain.source import RpcChainSource
-from listener.infrastructure.blockchain.venues import ALL
-from listener.infrastructure.blockchain.venues.venue import Decoder
 from listener.infrastructure.clock import LocalSignal, SystemClock
 from listener.infrastructure.observability.health import Health, HealthServer
 from listener.infrastructure.observability.logs import SecretMask, configure
@@ -31,123 +29,148 @@ from listener.infrastructure.observability.observer import LogObserver
 from listener.infrastructure.observability.progress import ProgressDisplay
 from listener.infrastructure.redis.client import Database
 from listener.infrastructure.redis.keys import Keys
-from listener.infrastructure.redis.outbox import RedisOutbox
+from listener.infrastructure.redis.lease import RedisLease
+from listener.infrastructure.redis.outbox import OutboxBounds, RedisOutbox
 from listener.infrastructure.redis.store import RedisStore
 from listener.infrastructure.websocket.backend import SocketIoBackend
+from listener.wiring import Node, follower_limits
 
-POLL_BESIDE_WEBSOCKET_S = 5.0
-"""A subscription can die silently: the tip is asked for at least this often, and far more often without."""
 BATCH_ROWS = 200
 MESSAGE_BYTES = 900_000
 """Node's socket.io refuses messages over 1 MB without an error."""
-
-
-def decoders() -> dict[str, Decoder]:
-    """Decoders of all venues by topic 0.
-
-    Raises:
-        ValueError: two venues claim the same topic.
-    """
-    table: dict[str, Decoder] = {}
-    for venue in ALL:
-        if table.keys() & venue.decoders.keys():
-            raise ValueError(f"venue {venue.name} has an event that another venue has too")
-        table |= venue.decoders
-    return table
+AUDIT_BLOCKS = 16
 
 
 class Service:
     """All parts, wired."""
 
     def __init__(self, settings: Settings) -> None:
-        timeout_s = settings.redis_timeout_ms / 1000
-        rules, keys, clock = settings.rules(), Keys(settings.chain_id), SystemClock()
-        poll_s = settings.poll_interval_ms / 1000
-        commits, hints = LocalSignal(), HintSlot(poll_s)
-        expected = ["chain"]
-        if settings.backend_socket_url:
-            expected.append("backend")
-        self._health = Health.expecting(*expected)
+        self._settings = settings
+        self._clock = SystemClock()
+        self._rules, self._keys = settings.rules(), Keys(settings.chain_id)
+        self._health = Health.expecting("node", *(["backend"] if settings.backend_socket_url else []))
         self._observer = LogObserver(self._health, ProgressDisplay(), SecretMask(settings.secrets()))
-        self._clock = clock
-        self._rpc = HttpRpc(str(settings.blockchain_http_url), settings.rpc_timeout_ms / 1000)
-        self._database = Database.connect(str(settings.redis_url), timeout_s)
         self._server = HealthServer(self._health, settings.websocket_host, settings.websocket_port)
-        self._follower = Follower(
-            chain=RpcChainSource(self._rpc, decoders()),
-            hints=hints,
-            store=RedisStore(self._database, keys, rules, settings.outbox_max_rows),
-            clock=clock,
-            observer=self._observer,
-            signal=commits,
-            rules=rules,
-            limits=FollowerLimits(
-                poll_s=max(poll_s, POLL_BESIDE_WEBSOCKET_S),
-                range_blocks=settings.range_blocks,
-                commit_trades=settings.batch_size,
-                cached_markets=settings.market_cache,
-                close_grace_ms=settings.close_grace_ms,
-            ),
-            chain_id=settings.chain_id,
-            start=settings.start_block,
-            fingerprint=settings.fingerprint(),
-            tell_backend=settings.backend_socket_url is not None,
+        self._database = Database.connect(str(settings.redis_url), settings.redis_timeout_ms / 1000)
+        self._node = Node.connect(settings, self._observer)
+        self._health.breakers = self._breakers
+        self._store = RedisStore(
+            self._database,
+            self._keys,
+            self._rules,
+            OutboxBounds(settings.outbox_max_rows, settings.outbox_max_bytes),
         )
-        self._heads = (
-            NewHeads(str(settings.blockchain_ws_url), settings.chain_id, hints, self._observer, poll_s + 10)
-            if settings.blockchain_ws_url
-            else None
+        self._commits = LocalSignal()
+        self._hints = HintSlot(settings.poll_interval_ms / 1000)
+        self._follower = self._build_follower()
+        self._backend = self._connect_backend()
+        self._leadership = Leadership(
+            RedisLease(self._database, self._keys, settings.lease_ms), self._work, self._clock, self._observer
         )
-        self._backend: SocketIoBackend | None = None
-        if settings.backend_socket_url and settings.backend_auth_token:
-            self._backend = SocketIoBackend(
-                str(settings.backend_socket_url),
-                settings.backend_auth_token.get_secret_value(),
-                settings.chain_id,
-                keys.stream,
-                settings.backend_ack_timeout_ms / 1000,
-            )
-            self._publisher = Publisher(
-                outbox=RedisOutbox(self._database, keys),
-                backend=self._backend,
-                signal=commits,
-                clock=clock,
-                observer=self._observer,
-                limits=PublisherLimits(BATCH_ROWS, MESSAGE_BYTES, settings.processing_interval_ms / 1000),
-            )
 
     async def run(self) -> None:
         """Run until cancelled, or until something fatal happens.
 
         Raises:
-            InvalidConfiguration: the health port is taken.
+            InvalidConfiguration: no port for health requests is free.
             ExceptionGroup: with the `Fatal` error of the part that failed.
         """
         async with AsyncExitStack() as stack:
             stack.push_async_callback(self._database.close)
-            stack.push_async_callback(self._rpc.close)
+            stack.push_async_callback(self._node.close)
             if self._backend:
                 stack.push_async_callback(self._backend.close)
             stack.push_async_callback(self._server.close)
             port = await self._listen()
             structlog.get_logger("listener").info("Listener started", version=__version__, health_port=port)
-            async with asyncio.TaskGroup() as tasks:
-                for name, part in self._parts():
-                    tasks.create_task(keep_running(name, part, self._clock, self._observer), name=name)
+            await keep_running(self._leadership.run, self._clock, self._observer)
 
     async def _listen(self) -> int:
+        """Answer health requests: at the port asked for, or at one of the next where another instance has it."""
         try:
             return await self._server.start()
         except OSError as error:
             raise InvalidConfiguration(f"WEBSOCKET_PORT: cannot listen: {error.strerror or error}") from error
 
-    def _parts(self) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
-        parts: list[tuple[str, Callable[[], Awaitable[None]]]] = [("chain", self._follower.run)]
-        if self._heads:
-            parts.append(("heads", self._heads.run))
+    async def _work(self) -> None:
+        """One term of office: begin by reading what is stored."""
+        self._follower.forget()
+        async with asyncio.TaskGroup() as tasks:
+            for name, part, blame in self._parts():
+                tasks.create_task(keep_running(part, self._clock, self._observer, blame=blame), name=name)
+
+    def _parts(self) -> Iterator[tuple[str, Callable[[], Awaitable[None]], str]]:
+        """Name, coroutine function, and what its failures are reported as (empty: the error says)."""
+        settings = self._settings
+        yield "chain", self._follower.run, ""
+        if settings.blockchain_ws_url:
+            heads = NewHeads(
+                str(settings.blockchain_ws_url),
+                settings.chain_id,
+                self._hints,
+                self._observer,
+                settings.rpc_timeout_ms / 1000,
+            )
+            yield "heads", heads.run, "heads"
         if self._backend:
-            parts.append(("backend", self._publisher.run))
-        return parts
+            yield "backend", self._build_publisher(self._backend).run, ""
+        if settings.audit_window:
+            yield "audit", self._build_auditor().run, "audit"
+
+    def _build_follower(self) -> Follower:
+        settings = self._settings
+        return Follower(
+            chain=self._node.source,
+            hints=self._hints,
+            store=self._store,
+            clock=self._clock,
+            observer=self._observer,
+            signal=self._commits,
+            rules=self._rules,
+            limits=follower_limits(settings),
+            chain_id=settings.chain_id,
+            start=settings.start_block,
+            fingerprint=settings.fingerprint(),
+            tell_backend=settings.backend_socket_url is not None,
+        )
+
+    def _build_publisher(self, backend: SocketIoBackend) -> Publisher:
+        return Publisher(
+            outbox=RedisOutbox(self._database, self._keys),
+            backend=backend,
+            signal=self._commits,
+            clock=self._clock,
+            observer=self._observer,
+            limits=PublisherLimits(BATCH_ROWS, MESSAGE_BYTES, self._settings.processing_interval_ms / 1000),
+        )
+
+    def _build_auditor(self) -> Auditor:
+        return Auditor(
+            ledger=self._follower,
+            chain=self._node.source,
+            witness=self._node.witness,
+            store=self._store,
+            clock=self._clock,
+            observer=self._observer,
+            limits=AuditLimits(AUDIT_BLOCKS, self._settings.audit_blocks_per_s),
+        )
+
+    def _connect_backend(self) -> SocketIoBackend | None:
+        settings = self._settings
+        if not settings.backend_socket_url or not settings.backend_auth_token:
+            return None
+        return SocketIoBackend(
+            str(settings.backend_socket_url),
+            settings.backend_auth_token.get_secret_value(),
+            settings.chain_id,
+            self._keys.stream,
+            settings.backend_ack_timeout_ms / 1000,
+        )
+
+    def _breakers(self) -> dict[str, str]:
+        """State of each external service's circuit breaker."""
+        states = {**self._node.health(), "redis": self._database.health}
+        return {**states, "backend": self._backend.health} if self._backend else states
 
 
 async def serve(settings: Settings) -> int:

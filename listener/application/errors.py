@@ -2,9 +2,11 @@
 
 ```
 ListenerError
+├── Superseded                the head is not what we left: recover, if the stream is still ours
 ├── Retryable                 wait and try again; nothing was lost
-│   ├── NodeUnavailable         no answer, an HTTP error or a rate limit
-│   │   └── NodeSlow              no answer in time
+│   ├── NodeUnavailable         no answer, an HTTP error, a rate limit
+│   │   ├── NodeSlow              no answer in time
+│   │   └── NodeLimited           we ask more than the endpoint allows
 │   ├── NodeBehind              the node does not know the block yet
 │   ├── InconsistentReply       two answers of the node contradict each other
 │   ├── RangeTooLarge           the node refuses a range for its size
@@ -19,11 +21,12 @@ ListenerError
     ├── NewerSchema             Redis holds data of a newer version of this service
     ├── SettingsChanged         a setting that gives stored data its meaning was changed
     ├── ReorgTooDeep            a fork below what can be undone
-    ├── Superseded              another instance has taken the stream over
     ├── StoreMisused            Redis refuses a command: password, permissions, a key of another type
     └── NodeUnsuitable          the node refuses a method that we cannot do without
 ```
 """
+
+from typing import ClassVar
 
 
 class ListenerError(Exception):
@@ -31,7 +34,13 @@ class ListenerError(Exception):
 
 
 class Retryable(ListenerError):
-    """Wait and try again; nothing was lost."""
+    """Wait and try again; nothing was lost.
+
+    Attributes:
+        service: which of the services we depend on failed.
+    """
+
+    service: ClassVar[str] = "node"
 
 
 class NodeUnavailable(Retryable):
@@ -53,13 +62,23 @@ class RangeTooLarge(Retryable):
 class StoreUnavailable(Retryable):
     """Redis did not answer; whether it acted is settled by reading the head."""
 
+    service = "redis"
+
 
 class BackendUnavailable(Retryable):
     """The backend is away or did not acknowledge in time."""
 
+    service = "backend"
+
 
 class BackendRefused(Retryable):
     """The backend answered, but not with `{"ok": true}`."""
+
+    service = "backend"
+
+
+class Superseded(ListenerError):
+    """The store's head is not what we left there: another instance wrote, or the store lost its tail."""
 
 
 class Fatal(ListenerError):
@@ -110,12 +129,6 @@ class ReorgTooDeep(Fatal):
     exit_code = 5
 
 
-class Superseded(Fatal):
-    """Another instance has committed to this stream since we took it."""
-
-    exit_code = 6
-
-
 class StoreMisused(Fatal):
     """Redis refused a command for what it says: wrong password, no permission, a key of another type."""
 
@@ -130,3 +143,15 @@ class NodeUnsuitable(Fatal):
 
 class NodeSlow(NodeUnavailable):
     """The node did not answer in time."""
+
+
+class NodeLimited(NodeUnavailable):
+    """The endpoint allows no more requests for now.
+
+    Args:
+        retry_after_s: when to come again, if the endpoint said so.
+    """
+
+    def __init__(self, message: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

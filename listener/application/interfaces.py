@@ -27,6 +27,10 @@ class ChainSource(Protocol):
         """The newest block that the node knows."""
         ...
 
+    async def finalized(self) -> BlockRef | None:
+        """The newest block that the node calls `finalized`; None where it knows no such thing."""
+        ...
+
     async def block(self, number: int) -> BlockRef:
         """The block of that number.
 
@@ -66,8 +70,20 @@ class ChainSource(Protocol):
         ...
 
 
+class Witness(Protocol):
+    """A second account of what blocks hold: their receipts, or another endpoint. Raises `Retryable` errors."""
+
+    async def facts(self, blocks: Sequence[BlockRef]) -> Sequence[BlockFacts]:
+        """Facts of these blocks, one for each, in their order; `digest` as `ChainSource.facts` gives it."""
+        ...
+
+
 class HeadHints(Protocol):
     """The newest head somebody told us of. Only a hint: it may be late, wrong or missing."""
+
+    def overtaken(self, tip: BlockRef) -> None:
+        """The node's tip moved on and nobody hinted at it: whoever hints may have gone silent."""
+        ...
 
     async def wait(self, timeout_s: float) -> BlockRef | None:
         """The newest hint since the last call, or None after `timeout_s`."""
@@ -101,8 +117,13 @@ class MarketStore(Protocol):
         """Create the stream with `base` as its head, unless it exists."""
         ...
 
-    async def take_over(self, head: Head, now: Timestamp) -> Head:
-        """Raise `gen` and `epoch` above all that were ever used and return the new head.
+    async def take_over(self, head: Head, floor: int) -> Head:
+        """Raise `gen` and `epoch` above the stored ones, to `floor` at least, and return the new head.
+
+        Args:
+            head: as it was loaded.
+            floor: the wall clock, or more if this process has used more: what is stored alone cannot tell,
+                because a store that lost its tail has forgotten numbers that were given out.
 
         Raises:
             Superseded: the head is no longer `head`.
@@ -136,8 +157,48 @@ class MarketStore(Protocol):
         """Before-images of the blocks above a number, newest first."""
         ...
 
+    async def save_audited(self, block: BlockRef) -> None:
+        """Remember up to which block the audit has come. Not part of a commit: losing it costs a second look."""
+        ...
+
     async def due(self, as_of: Timestamp, limit: int) -> list[MarketId]:
         """Markets that change by the passing of time up to `as_of`, longest due first."""
+        ...
+
+
+Contents = Mapping[str, object]
+"""All that is stored of one market, comparable, by the name of each piece."""
+
+
+class Generations(Protocol):
+    """The live data of a stream, and another generation of it that is built beside. May raise `StoreUnavailable`."""
+
+    async def head(self) -> Head | None:
+        """Head of the live generation; None if there is none."""
+        ...
+
+    async def markets(self, *, live: bool) -> set[MarketId]:
+        """Markets of one generation."""
+        ...
+
+    async def contents(
+        self, markets: Sequence[MarketId], *, live: bool
+    ) -> tuple[Head, Mapping[MarketId, Contents]]:
+        """Markets as they were at one head of their generation."""
+        ...
+
+    async def clear(self) -> None:
+        """Remove the generation beside the live one."""
+        ...
+
+    async def switch(self, floor: int) -> Head:
+        """Put it in the place of the live one, at once for every reader; `floor` as for `take_over`.
+
+        A running instance is superseded by it and goes on from there. Delivery goes on as well: a `resync` is owed.
+
+        Raises:
+            Superseded: the live head moved meanwhile.
+        """
         ...
 
 
@@ -180,8 +241,12 @@ class Outbox(Protocol):
         """Where delivery stands; None if nothing was ever delivered."""
         ...
 
-    async def save(self, cursor: Cursor) -> None:
-        """Remember where delivery stands."""
+    async def save(self, cursor: Cursor, previous: Cursor | None) -> None:
+        """Remember where delivery stands, if it still stands at `previous`.
+
+        Raises:
+            Superseded: somebody else delivers.
+        """
         ...
 
     async def read(self, after: RowId, limit: int) -> list[Row]:
@@ -200,6 +265,21 @@ class Outbox(Protocol):
 
     async def stats(self, markets: Sequence[MarketId]) -> list[dict[str, object]]:
         """`market_data` items as stored now, deleted ones marked."""
+        ...
+
+
+class Lease(Protocol):
+    """The right to write, held by one instance at a time and lost by itself when it is not renewed.
+
+    It saves instances from displacing each other. What keeps data right is the compare-and-set of commits.
+    """
+
+    async def hold(self) -> bool:
+        """Take or renew it; whether it is ours. Raises `StoreUnavailable`."""
+        ...
+
+    async def release(self) -> None:
+        """Give it up if it is ours. Raises `StoreUnavailable`."""
         ...
 
 
@@ -269,6 +349,26 @@ class Observer(Protocol):
 
     def synced(self, *, synced: bool, number: int) -> None:
         """We follow the node's tip, or no longer do."""
+        ...
+
+    def leading(self, *, leads: bool) -> None:
+        """We hold the lease and work, or stand by."""
+        ...
+
+    def superseded(self, error: Exception) -> None:
+        """Our term ended: another instance wrote, or the store went back in time. We recover and go on."""
+        ...
+
+    def stalled(self, tip: BlockRef, age_ms: int | None) -> None:
+        """The node answers, but its tip is `age_ms` old, far beyond its usual pace; None: blocks come again."""
+        ...
+
+    def audited(self, block: BlockRef, differences: int) -> None:
+        """The audit has come to `block`; so many blocks of this slice differed."""
+        ...
+
+    def audit_difference(self, block: BlockRef, detail: str, *, repaired: bool) -> None:
+        """A second look at `block` found other logs than were committed."""
         ...
 
     def trouble(self, service: str, error: Exception, retry_in_s: float) -> None:

@@ -3,7 +3,8 @@
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from itertools import islice, pairwise
+from typing import Final, Literal, NamedTuple
 
 from listener.domain.entities import Candle, Market, MarketStats, Trade
 from listener.domain.events import (
@@ -34,6 +35,34 @@ from listener.domain.value_objects import (
 PriceMode = Literal["execution", "spot"]
 
 
+MOST_UNDOABLE: Final = 10_000
+"""Before-images kept, whatever the other bounds say: finality may stall for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finality:
+    """When a block cannot be undone any more: all bounds must be met.
+
+    Attributes:
+        blocks: it lies so far below the newest block.
+        ms: it is so much older than the newest block.
+    """
+
+    blocks: int
+    ms: int = 0
+
+    def reached(self, block: BlockRef, newest: BlockRef, finalized: int | None) -> bool:
+        """Whether `block` is final, given the newest block and what the node calls finalized."""
+        depth = newest.number - block.number
+        if depth > MOST_UNDOABLE:
+            return True
+        return (
+            depth >= self.blocks
+            and newest.timestamp - block.timestamp >= self.ms
+            and (finalized is None or block.number <= finalized)
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """The settings that give candles their meaning.
@@ -43,7 +72,8 @@ class Rules:
         published: names of the intervals whose changes are told to the backend.
         retention_ms: how long a candle is kept after its open time, by interval name; absent: for ever.
         trades_kept: newest trades kept for a market.
-        finality_blocks: a block this far below the tip cannot be undone any more.
+        finality: when a block cannot be undone any more.
+        audit_blocks: so many final blocks more keep their before-images, until the audit has seen them.
         factories: addresses whose announcements count.
     """
 
@@ -52,8 +82,9 @@ class Rules:
     price_mode: PriceMode
     retention_ms: Mapping[str, int]
     trades_kept: int
-    finality_blocks: int
+    finality: Finality
     factories: frozenset[Address]
+    audit_blocks: int = 0
     native_symbol: str = "ETH"
     native_decimals: int = 18
 
@@ -142,11 +173,16 @@ class MarketUndo(NamedTuple):
 
 
 class BlockUndo(NamedTuple):
-    """The before-image of one block: what to restore when it is orphaned."""
+    """The before-image of one block: what to restore when it is orphaned.
+
+    Attributes:
+        digest: of the logs it was made from, for the audit.
+    """
 
     block: BlockRef
     as_of: Timestamp
     markets: tuple[MarketUndo, ...]
+    digest: str = ""
 
 
 @dataclass(slots=True)
@@ -213,10 +249,20 @@ class ChangeSet:
 
 
 class Written(NamedTuple):
-    """A block inside the finality window and the trades it added, by market."""
+    """A block that can be undone, the trades it added, by market, and the digest of its logs."""
 
     block: BlockRef
     trades: Mapping[MarketId, int]
+    digest: str = ""
+
+    @classmethod
+    def of(cls, undo: BlockUndo) -> "Written":
+        """What is remembered of a block's before-image."""
+        return cls(
+            undo.block,
+            {market.market: market.trades for market in undo.markets if market.trades},
+            undo.digest,
+        )
 
 
 @dataclass(slots=True)
@@ -230,6 +276,8 @@ class StreamState:
         sources: which market an emitter's events count for.
         closed: close time of the last closed candle, by interval name.
         resync_owed: whether something was committed that the backend was not told one by one.
+        audited: number of the newest block that a second look has confirmed.
+        finalized: number of the newest block that the node calls final; None where it names none.
     """
 
     base: int
@@ -238,6 +286,8 @@ class StreamState:
     sources: dict[str, MarketId]
     closed: dict[str, Timestamp]
     resync_owed: bool
+    audited: int = -1
+    finalized: int | None = None
     markets: set[MarketId] = field(init=False)
     pending: Counter[MarketId] = field(init=False)
 
@@ -257,6 +307,32 @@ class StreamState:
         """Committed blocks that can still be compared with the node's, the head last."""
         return [written.block for written in self.window]
 
+    def no_longer_undoable(self, newest: BlockRef, rules: Rules) -> list[int]:
+        """Numbers of the blocks whose before-images go when `newest` is committed.
+
+        One final block stays: the fork point on which all that can be undone stands.
+        """
+        final: list[int] = []
+        confirmed = 0
+        for written, following in pairwise((*self.window, Written(newest, {}))):
+            if not rules.finality.reached(following.block, newest, self.finalized):
+                break
+            final.append(written.block.number)
+            confirmed += following.block.number <= self.audited
+        return final[: max(confirmed, len(final) - rules.audit_blocks)]
+
+    def unaudited(self, rules: Rules, limit: int) -> list[Written]:
+        """Final blocks whose logs nobody has looked at a second time, oldest first; contiguous."""
+        newest = self.window[-1].block
+        found = (
+            written
+            for written in self.window
+            if written.digest
+            and written.block.number > self.audited
+            and rules.finality.reached(written.block, newest, self.finalized)
+        )
+        return list(islice(found, limit))
+
     def apply(self, changes: ChangeSet) -> None:
         """Follow a change set that was committed."""
         self.head = changes.head
@@ -271,10 +347,11 @@ class StreamState:
         if changes.reorg:
             while self.window[-1].block.number > changes.reorg.ancestor.number:
                 self.pending.subtract(self.window.pop().trades)
+            self.audited = min(self.audited, changes.reorg.ancestor.number)
         elif changes.undo:
-            counts = {undo.market: undo.trades for undo in changes.undo.markets if undo.trades}
-            self.window.append(Written(changes.undo.block, counts))
-            self.pending.update(counts)
+            written = Written.of(changes.undo)
+            self.window.append(written)
+            self.pending.update(written.trades)
             for _ in changes.undo_dropped:
                 self.pending.subtract(self.window.popleft().trades)
         self.pending += Counter()

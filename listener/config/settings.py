@@ -1,6 +1,6 @@
 """Every setting, with its unit, its bounds and an example. Documented for operators in `env.example`."""
 
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, NamedTuple, Self
 
 from pydantic import (
     AliasChoices,
@@ -16,9 +16,11 @@ from pydantic import (
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from listener.application.errors import InvalidConfiguration
-from listener.application.state import Rules
+from listener.application.state import Finality, Rules
+from listener.config.chains import ChainProfile, profile
 from listener.domain.errors import DomainError
 from listener.domain.value_objects import DAY_MS, MINUTE_MS, ONE_MINUTE, Address, Interval, parse_address
+from listener.infrastructure.blockchain.bloom import BloomPolicy
 
 DEFAULT_RETENTION: Final = "1m=3d,5m=10d,15m=30d,30m=60d,1h=120d,2h=180d,4h=1y"
 FOREVER: Final = "all"
@@ -27,6 +29,37 @@ EACH: Final = "*"
 _UNITS_MS: Final = {"m": MINUTE_MS, "h": 60 * MINUTE_MS, "d": DAY_MS, "w": 7 * DAY_MS, "y": 365 * DAY_MS}
 LEAST_MINUTES_MS: Final = 2 * DAY_MS
 """One-minute candles must outlive the rolling day and the finality window."""
+MOST_FINALITY_BLOCKS: Final = 5_000
+MOST_FINALITY_S: Final = 86_400
+STALL_BLOCKS: Final = 20
+"""A chain whose next block takes so many times its usual pace counts as standing still."""
+LEAST_STALL_S: Final = 30.0
+
+
+class FinalityWindow(NamedTuple):
+    """`FINALITY_WINDOW`: a number of blocks, seconds, or a tag of the node; none: what is known of the chain."""
+
+    blocks: int | None = None
+    seconds: int = 0
+    tag: Literal["finalized", "safe"] | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "FinalityWindow":
+        """`64`, `300s`, `finalized` or `safe`.
+
+        Raises:
+            ValueError: it is none of these, or out of bounds.
+        """
+        if text in {"finalized", "safe"}:
+            return cls(tag="safe" if text == "safe" else "finalized")
+        number = text.removesuffix("s")
+        most = MOST_FINALITY_BLOCKS if number == text else MOST_FINALITY_S
+        if not number.isdecimal() or not 1 <= int(number) <= most:
+            raise ValueError(
+                f"write blocks (1 to {MOST_FINALITY_BLOCKS}), seconds (1s to {MOST_FINALITY_S}s), "
+                "finalized or safe"
+            )
+        return cls(blocks=int(number)) if number == text else cls(blocks=1, seconds=int(number))
 
 
 class Settings(BaseSettings):
@@ -42,6 +75,10 @@ class Settings(BaseSettings):
     blockchain_http_url: AnyHttpUrl = Field(
         AnyHttpUrl("http://127.0.0.1:8545"), examples=["https://mainnet.example.org/v3/KEY"]
     )
+    blockchain_fallback_urls: Annotated[tuple[AnyHttpUrl, ...], NoDecode] = Field(
+        (), examples=["https://second.example.org/KEY,https://third.example.org/KEY"]
+    )
+    blockchain_audit_url: AnyHttpUrl | None = Field(None, examples=["https://another.example.org/KEY"])
     blockchain_ws_url: AnyWebsocketUrl | None = Field(None, examples=["wss://mainnet.example.org/ws/KEY"])
     chain_id: int = Field(31337, ge=1, examples=[1])
     bonding_curve_factory_address: Annotated[tuple[Address, ...], NoDecode] = Field(
@@ -65,9 +102,17 @@ class Settings(BaseSettings):
     )
     trades_retention: int = Field(200, ge=1, le=5_000, examples=[200])
     price_mode: Literal["execution", "spot"] = Field("execution", examples=["spot"])
-    native_symbol: str = Field("ETH", min_length=1, max_length=16, examples=["BNB"])
+    native_symbol: str = Field("", max_length=16, examples=["BNB"])
 
-    finality_window: int = Field(64, ge=1, le=5_000, examples=[64])
+    finality_window: Annotated[FinalityWindow, NoDecode] = Field(
+        FinalityWindow(), examples=["64", "300s", "finalized"], validate_default=True
+    )
+    bloom_policy: Literal["strict", "lenient", "off"] | None = Field(None, examples=["lenient"])
+    audit_window: int = Field(64, ge=0, le=5_000, examples=[64])
+    audit_blocks_per_s: float = Field(5, gt=0, le=1_000, examples=[5])
+    stall_after_ms: int | None = Field(None, ge=0, le=86_400_000, examples=[120_000])
+    lease_ms: int = Field(3_000, ge=2_000, le=60_000, examples=[3_000])
+    history_requests: int = Field(4, ge=1, le=64, examples=[4])
     batch_size: int = Field(2_000, ge=1, le=10_000, examples=[2_000])
     range_blocks: int = Field(1_000, ge=1, le=100_000, examples=[1_000])
     poll_interval_ms: int = Field(1_000, ge=10, le=600_000, examples=[1_000])
@@ -77,6 +122,7 @@ class Settings(BaseSettings):
     redis_timeout_ms: int = Field(5_000, ge=100, le=600_000, examples=[5_000])
     backend_ack_timeout_ms: int = Field(10_000, ge=100, le=600_000, examples=[10_000])
     outbox_max_rows: int = Field(100_000, ge=1_000, le=10_000_000, examples=[100_000])
+    outbox_max_bytes: int = Field(128_000_000, ge=1_000_000, le=8_000_000_000, examples=[128_000_000])
     market_cache: int = Field(10_000, ge=10, le=1_000_000, examples=[10_000])
 
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", examples=["DEBUG"])
@@ -98,6 +144,16 @@ class Settings(BaseSettings):
         if not isinstance(value, str):
             return value
         return tuple(parse_address(part.strip()) for part in value.split(","))
+
+    @field_validator("blockchain_fallback_urls", mode="before")
+    @classmethod
+    def _urls(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+    @field_validator("finality_window", mode="plain")
+    @classmethod
+    def _finality(cls, value: object) -> FinalityWindow:
+        return value if isinstance(value, FinalityWindow) else FinalityWindow.parse(str(value).lower())
 
     @field_validator("ohlcv_intervals", mode="before")
     @classmethod
@@ -157,10 +213,42 @@ class Settings(BaseSettings):
             price_mode=self.price_mode,
             retention_ms=retention,
             trades_kept=self.trades_retention,
-            finality_blocks=self.finality_window,
+            finality=Finality(
+                self.profile.finality_blocks
+                if self.finality_window.blocks is None
+                else self.finality_window.blocks,
+                self.finality_window.seconds * 1000,
+            ),
+            audit_blocks=self.audit_window,
             factories=frozenset(self.bonding_curve_factory_address),
-            native_symbol=self.native_symbol,
+            native_symbol=self.native_symbol or self.profile.native_symbol,
         )
+
+    @property
+    def profile(self) -> ChainProfile:
+        """What is known of the chain."""
+        return profile(self.chain_id)
+
+    @property
+    def finality_tag(self) -> Literal["finalized", "safe"] | None:
+        """The block tag that bounds what is final, beside the window; None: the window alone."""
+        if self.finality_window == FinalityWindow():
+            return "finalized"
+        return self.finality_window.tag
+
+    @property
+    def bloom(self) -> BloomPolicy:
+        """How headers' blooms are used."""
+        return self.bloom_policy or self.profile.bloom
+
+    @property
+    def stall_s(self) -> float:
+        """When a tip that stays the same is reported; 0: never."""
+        if self.stall_after_ms is not None:
+            return self.stall_after_ms / 1000
+        if self.profile.block_ms is None:
+            return 0
+        return max(STALL_BLOCKS * self.profile.block_ms / 1000, LEAST_STALL_S)
 
     def fingerprint(self) -> dict[str, str]:
         """Settings that stored data depends on; a change is refused."""
@@ -175,6 +263,8 @@ class Settings(BaseSettings):
         found = [self.backend_auth_token.get_secret_value()] if self.backend_auth_token else []
         for url in (
             self.blockchain_http_url,
+            *self.blockchain_fallback_urls,
+            self.blockchain_audit_url,
             self.blockchain_ws_url,
             self.backend_socket_url,
             self.redis_url,

@@ -67,7 +67,13 @@ Fact = MarketAnnounced | Swapped | Graduated | Malformed
 
 
 class BlockFacts(NamedTuple):
-    """One block and what its logs say, in log order."""
+    """One block and what its logs say, in log order.
+
+    Attributes:
+        digest: stands for the logs that the facts were read from; two accounts of a block agree if
+            their digests do. Empty where nobody will compare.
+    """
 
     block: BlockRef
     facts: tuple[Fact, ...]
+    digest: str = ""

@@ -119,7 +119,7 @@ def test_deeper_than_the_window_ends_with_nothing_changed(system: System) -> Non
     code, output = system.ended()
     assert code == 5, output
     assert "ReorgTooDeep" in output
-    assert "FINALITY_WINDOW = 3" in output
+    assert "listener verify --repair" in output
     assert "listener reset" in output
     assert {key: value for key, value in system.dump().items() if before.get(key) != value} == {}
     assert system.dump().keys() == before.keys()

@@ -6,7 +6,7 @@ from decimal import Decimal
 from hashlib import sha256
 from typing import Any, Final
 
-from listener.application.state import Head, Rules, StreamState, Written
+from listener.application.state import Finality, Head, Rules, StreamState, Written
 from listener.domain.entities import Market, TokenInfo, Trade
 from listener.domain.facts import Fact, Graduated, Malformed, MarketAnnounced, Swapped
 from listener.domain.value_objects import (
@@ -63,7 +63,7 @@ def rules(*names: str, **changes: Any) -> Rules:
         price_mode="execution",
         retention_ms={},
         trades_kept=200,
-        finality_blocks=8,
+        finality=Finality(8),
         factories=frozenset({FACTORY}),
     )
     return replace(usual, **changes)

@@ -77,6 +77,7 @@ class FakeChain:
     Attributes:
         behind: how many of the newest blocks the node does not know yet.
         range_blocks: more blocks at once are refused.
+        final: number of the block that the node calls final, if it does.
         errors: one for each call to come; None lets it pass.
         calls: the methods that were called, with their arguments.
     """
@@ -84,6 +85,7 @@ class FakeChain:
     chain: LocalChain
     behind: int = 0
     range_blocks: int = 1_000_000
+    final: int | None = None
     errors: deque[Exception | None] = field(default_factory=deque)
     calls: list[tuple[object, ...]] = field(default_factory=list)
 
@@ -106,6 +108,10 @@ class FakeChain:
         """See `ChainSource.tip`."""
         self._called("tip")
         return self._known[-1].block
+
+    async def finalized(self) -> BlockRef | None:
+        """See `ChainSource.finalized`."""
+        return None if self.final is None else self._known[self.final].block
 
     async def block(self, number: int) -> BlockRef:
         """See `ChainSource.block`."""

@@ -46,6 +46,11 @@ class FakeHints:
 
     def __init__(self, *steps: Step) -> None:
         self.steps: deque[Step] = deque(steps)
+        self.overtaken_by: list[BlockRef] = []
+
+    def overtaken(self, tip: BlockRef) -> None:
+        """See `HeadHints.overtaken`."""
+        self.overtaken_by.append(tip)
 
     def then(self, *steps: Step) -> None:
         """Go on with these steps."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from listener.application.interfaces import RowId
 from listener.application.state import ChangeSet
+from listener.domain.value_objects import BlockRef
 
 
 @dataclass(slots=True)
@@ -16,6 +17,11 @@ class RecordingObserver:
     troubles: list[tuple[str, Exception, float]] = field(default_factory=list)
     health: list[str] = field(default_factory=list)
     deliveries: list[tuple[RowId, int]] = field(default_factory=list)
+    leads: list[bool] = field(default_factory=list)
+    terms_ended: list[Exception] = field(default_factory=list)
+    stalls: list[tuple[BlockRef, int | None]] = field(default_factory=list)
+    audits: list[tuple[BlockRef, int]] = field(default_factory=list)
+    differences: list[tuple[BlockRef, str, bool]] = field(default_factory=list)
 
     def committed(self, changes: ChangeSet, seconds: float) -> None:  # noqa: ARG002 - of the port
         """See `Observer.committed`."""
@@ -28,6 +34,26 @@ class RecordingObserver:
     def synced(self, *, synced: bool, number: int) -> None:
         """See `Observer.synced`."""
         self.syncs.append((synced, number))
+
+    def leading(self, *, leads: bool) -> None:
+        """See `Observer.leading`."""
+        self.leads.append(leads)
+
+    def superseded(self, error: Exception) -> None:
+        """See `Observer.superseded`."""
+        self.terms_ended.append(error)
+
+    def stalled(self, tip: BlockRef, age_ms: int | None) -> None:
+        """See `Observer.stalled`."""
+        self.stalls.append((tip, age_ms))
+
+    def audited(self, block: BlockRef, differences: int) -> None:
+        """See `Observer.audited`."""
+        self.audits.append((block, differences))
+
+    def audit_difference(self, block: BlockRef, detail: str, *, repaired: bool) -> None:
+        """See `Observer.audit_difference`."""
+        self.differences.append((block, detail, repaired))
 
     def trouble(self, service: str, error: Exception, retry_in_s: float) -> None:
         """See `Observer.trouble`."""

@@ -60,6 +60,9 @@ class FakeStore:
         self.series: dict[tuple[MarketId, str], dict[Timestamp, Candle]] = {}
         self.trades: dict[MarketId, list[Trade]] = {}
         self.rows: list[Row] = []
+        self.audited = ""
+        self.incarnation = "first"
+        self._server = ""
 
     async def load(self) -> StoredStream | None:
         """See `MarketStore.load`."""
@@ -69,12 +72,11 @@ class FakeStore:
             return None
         if self.schema > SCHEMA:
             raise NewerSchema(f"schema {self.schema}")
-        window = deque(
-            Written(undo.block, {m.market: m.trades for m in undo.markets if m.trades})
-            for _, undo in sorted(self.undos.items())
-        )
+        window = deque(Written.of(undo) for _, undo in sorted(self.undos.items()))
+        audited = next((w.block.number for w in window if w.block.hash == self.audited), -1)
+        owed = self.owed or self._server != self.incarnation
         state = StreamState(
-            self.base, self.committed, window, dict(self.sources), dict(self.closed), self.owed
+            self.base, self.committed, window, dict(self.sources), dict(self.closed), owed, audited
         )
         return StoredStream(state, *self.identity, self.schema, dict(self.fingerprint))
 
@@ -88,10 +90,11 @@ class FakeStore:
         self.committed = Head(base.number, base.hash, base.timestamp, base.timestamp, now, now, 0)
         self.undos = {base.number: BlockUndo(base, 0, ())}
 
-    async def take_over(self, head: Head, now: Timestamp) -> Head:
+    async def take_over(self, head: Head, floor: int) -> Head:
         """See `MarketStore.take_over`."""
         self._expect(head)
-        self.committed = replace(head, gen=max(head.gen + 1, now), epoch=max(head.epoch + 1, now), seq=0)
+        self._server = self.incarnation
+        self.committed = replace(head, gen=max(head.gen + 1, floor), epoch=max(head.epoch + 1, floor), seq=0)
         return self.committed
 
     async def head(self) -> Head:
@@ -194,6 +197,10 @@ class FakeStore:
         """See `MarketStore.load_undos`."""
         return [undo for number, undo in sorted(self.undos.items(), reverse=True) if number > above]
 
+    async def save_audited(self, block: BlockRef) -> None:
+        """See `MarketStore.save_audited`."""
+        self.audited = block.hash
+
     async def due(self, as_of: Timestamp, limit: int) -> list[MarketId]:
         """See `MarketStore.due`."""
         late = sorted((time, market) for market, time in self.dues.items() if time <= as_of)
@@ -230,8 +237,11 @@ class FakeOutbox:
         """See `Outbox.cursor`."""
         return self.saved[-1] if self.saved else None
 
-    async def save(self, cursor: Cursor) -> None:
+    async def save(self, cursor: Cursor, previous: Cursor | None) -> None:
         """See `Outbox.save`."""
+        found = self.saved[-1] if self.saved else None
+        if found != previous:
+            raise Superseded(f"expected the cursor {previous}, found {found}")
         self.saved.append(cursor)
 
     async def read(self, after: RowId, limit: int) -> list[Row]:

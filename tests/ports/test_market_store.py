@@ -19,13 +19,13 @@ from listener.application.errors import (
     Superseded,
 )
 from listener.application.interfaces import ChainIdentity, Cursor, MarketStore, Outbox, RowId
-from listener.application.state import ChangeSet, Head, Rules
+from listener.application.state import ChangeSet, Finality, Head, Rules
 from listener.domain.entities import Candle
 from listener.domain.value_objects import DAY_MS, MINUTE_MS, Interval, MarketId
 from listener.infrastructure.redis.client import Database
 from listener.infrastructure.redis.codec import decode_candle, encode_trade, stats_fields
 from listener.infrastructure.redis.keys import Keys
-from listener.infrastructure.redis.outbox import RedisOutbox
+from listener.infrastructure.redis.outbox import OutboxBounds, RedisOutbox
 from listener.infrastructure.redis.store import RedisStore
 from tests.fakes.build import (
     CHAIN_ID,
@@ -44,10 +44,11 @@ from tests.fakes.servers import proxy_to
 from tests.fakes.store import FakeOutbox, FakeStore
 from tests.fakes.writer import Writer
 
-BY = rules("5m", "1d", finality_blocks=4, trades_kept=3)
+BY = rules("5m", "1d", finality=Finality(4), trades_kept=3)
 KEYS = Keys(CHAIN_ID)
 FINGERPRINT = {"PRICE_MODE": "execution", "OHLCV_INTERVALS": "1m,5m"}
 OUTBOX_ROWS = 500
+OUTBOX = OutboxBounds(OUTBOX_ROWS, 100_000_000)
 
 
 class Bench:
@@ -76,6 +77,10 @@ class Bench:
         """Change fields of the head as somebody else might."""
         raise NotImplementedError
 
+    async def restarted(self) -> None:
+        """From now on it is another server than the one that the last writer used."""
+        raise NotImplementedError
+
 
 class FakeBench(Bench):
     """In plain dictionaries."""
@@ -84,6 +89,10 @@ class FakeBench(Bench):
         self.fake = FakeStore(by, OUTBOX_ROWS)
         self.store: MarketStore = self.fake
         self.outbox: Outbox = FakeOutbox(self.fake)
+
+    async def restarted(self) -> None:
+        """See `Bench.restarted`."""
+        self.fake.incarnation = "second"
 
     async def candles(self, market: MarketId, interval: str) -> list[Candle]:
         """See `Bench.candles`."""
@@ -111,14 +120,26 @@ class FakeBench(Bench):
             self.fake.foreign = True
 
 
+class Unnamed(Database):
+    """fakeredis does not tell who it is; this one is always the same."""
+
+    async def server(self) -> str:
+        """See `Database.server`."""
+        return "fakeredis"
+
+
 class RedisBench(Bench):
     """On a server, or on one in memory."""
 
     def __init__(self, redis: Redis, by: Rules) -> None:
         self.redis = redis
-        self.database = Database(redis)
-        self.store: MarketStore = RedisStore(self.database, KEYS, by, OUTBOX_ROWS)
+        self.database = (Unnamed if isinstance(redis, fakeredis.FakeAsyncRedis) else Database)(redis)
+        self.store: MarketStore = RedisStore(self.database, KEYS, by, OUTBOX)
         self.outbox: Outbox = RedisOutbox(self.database, KEYS)
+
+    async def restarted(self) -> None:
+        """See `Bench.restarted`."""
+        await self.redis.hset(KEYS.settings, "server", "the one before")
 
     async def candles(self, market: MarketId, interval: str) -> list[Candle]:
         """See `Bench.candles`."""
@@ -377,7 +398,7 @@ async def test_history_keeps_the_newest_trades(bench: Bench) -> None:
 
 async def test_old_candles_are_trimmed(bench: Bench) -> None:
     """A new candle takes those beyond the retention away; unlimited intervals keep theirs."""
-    by = replace(BY, retention_ms=RETENTION, finality_blocks=1)
+    by = replace(BY, retention_ms=RETENTION, finality=Finality(1))
     writer = await started(bench, by)
     writer.chain.mine(created(0), swap(0))
     for _ in range(3):
@@ -547,9 +568,21 @@ async def test_the_outbox_is_bounded(bench: Bench) -> None:
 
 async def test_the_cursor_survives_a_round_trip(bench: Bench) -> None:
     """Where delivery stands is remembered, the newest word counts."""
-    for cursor in (Cursor(RowId(0, 0), RowId(5, 6)), Cursor(RowId(10**15, 10**9), RowId(10**15, 10**9))):
-        await bench.outbox.save(cursor)
-        assert await bench.outbox.cursor() == cursor
+    first, second = Cursor(RowId(0, 0), RowId(5, 6)), Cursor(RowId(10**15, 10**9), RowId(10**15, 10**9))
+    await bench.outbox.save(first, None)
+    assert await bench.outbox.cursor() == first
+    await bench.outbox.save(second, first)
+    assert await bench.outbox.cursor() == second
+
+
+@pytest.mark.parametrize("previous", [None, Cursor(RowId(1, 1), RowId(1, 2))])
+async def test_a_cursor_that_somebody_else_moved_stays(bench: Bench, previous: Cursor | None) -> None:
+    """Two publishers: the one whose knowledge is old learns of it and changes nothing."""
+    moved = Cursor(RowId(1, 2), RowId(1, 2))
+    await bench.outbox.save(moved, None)
+    with pytest.raises(Superseded):
+        await bench.outbox.save(Cursor(RowId(1, 3), RowId(1, 3)), previous)
+    assert await bench.outbox.cursor() == moved
 
 
 async def test_references_are_read_as_stored_now(bench: Bench) -> None:
@@ -657,6 +690,54 @@ async def test_a_very_large_commit_fits(server: RedisBench) -> None:
     assert (await server.store.head()).number == 1
 
 
+async def test_after_a_restart_of_the_server_a_resync_is_owed(bench: Bench) -> None:
+    """It may have lost rows that were delivered; who takes over remembers the server that it found."""
+    writer = await started(bench)
+    writer.chain.mine(created(0), swap(0))
+    await writer.follow()
+    stored = await bench.store.load()
+    assert stored is not None
+    assert not stored.state.resync_owed
+    await bench.restarted()
+    stored = await bench.store.load()
+    assert stored is not None
+    assert stored.state.resync_owed
+    await bench.store.take_over(stored.state.head, 1)
+    stored = await bench.store.load()
+    assert stored is not None
+    assert not stored.state.resync_owed
+
+
+async def test_where_the_audit_stands_is_remembered_by_hash(bench: Bench) -> None:
+    """The number of an audited block counts only while the block is ours."""
+    writer = await started(bench)
+    writer.chain.mine(created(0), swap(0))
+    writer.chain.mine(swap(0))
+    await writer.follow()
+    await bench.store.save_audited(writer.chain.blocks[1].block)
+    stored = await bench.store.load()
+    assert stored is not None
+    assert stored.state.audited == 1
+    await bench.store.save_audited(replace(writer.chain.blocks[1].block, hash="0x" + "ab" * 32))
+    stored = await bench.store.load()
+    assert stored is not None
+    assert stored.state.audited == -1
+
+
+async def test_the_outbox_is_bounded_by_bytes(server: RedisBench) -> None:
+    """The oldest rows go when the whole is too large; what stays is without a hole and ends with the newest."""
+    server.store = RedisStore(server.database, KEYS, BY, OutboxBounds(10_000, 40_000))
+    writer = await started(server)
+    writer.chain.mine(created(0))
+    for _ in range(20):
+        writer.chain.mine(*[swap(0)] * 10)
+    await writer.follow()
+    rows = await server.outbox.read(RowId(0, 0), 10_000)
+    size = sum(len(row.event) + len(row.data) + 64 for row in rows)
+    assert 20_000 < size <= 40_000
+    assert [row.id.seq for row in rows] == list(range(rows[0].id.seq, writer.state.head.seq + 1))
+
+
 async def test_the_largest_finality_window_fits(server: RedisBench) -> None:
     """Dropping every before-image of the largest window that settings allow is one commit."""
     writer = await started(server)
@@ -675,7 +756,7 @@ def real_port(request: pytest.FixtureRequest) -> int:
 def store_at(port: int, timeout_s: float = 0.3, userinfo: str = "") -> tuple[Database, RedisStore]:
     """A store on a port."""
     database = Database.connect(f"redis://{userinfo}127.0.0.1:{port}/0", timeout_s)
-    return database, RedisStore(database, KEYS, BY, OUTBOX_ROWS)
+    return database, RedisStore(database, KEYS, BY, OUTBOX)
 
 
 async def test_a_server_that_is_away_is_retryable() -> None:

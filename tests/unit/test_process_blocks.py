@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.application.state import ChangeSet, MarketState, Rules, Written
+from listener.application.state import ChangeSet, Finality, MarketState, Rules, Written
 from listener.application.use_cases.process_block import (
     HISTORY_REASON,
     fold_trades,
@@ -234,7 +234,7 @@ def test_the_first_interval_must_be_the_minute() -> None:
             price_mode="execution",
             retention_ms={},
             trades_kept=1,
-            finality_blocks=1,
+            finality=Finality(1),
             factories=frozenset(),
         )
 
@@ -326,7 +326,7 @@ def test_an_empty_block_is_remembered() -> None:
 
 def test_the_window_of_undos_is_bounded() -> None:
     """Before-images are kept for the finality window and dropped beyond it; the fork point stays."""
-    by = rules(finality_blocks=3)
+    by = rules(finality=Finality(3))
     made = writer(by)
     made.chain.mine_empty(10)
     finish(made.follow())
@@ -349,7 +349,7 @@ def test_history_forgets_the_window() -> None:
 
 def test_trades_that_can_be_undone_are_kept_on_top() -> None:
     """The newest `trades_kept` stay even after a reorg takes back all that it can."""
-    by = rules(trades_kept=2, finality_blocks=3)
+    by = rules(trades_kept=2, finality=Finality(3))
     made = writer(by)
     made.chain.mine(created(0))
     for _ in range(12):
@@ -388,7 +388,7 @@ def test_only_final_candles_are_trimmed() -> None:
 
 def test_retention_leaves_what_it_must() -> None:
     """Over a month of trading, candles within their retention are all there; older ones are gone."""
-    by = rules(retention_ms=RETENTION, finality_blocks=2)
+    by = rules(retention_ms=RETENTION, finality=Finality(2))
     made = writer(by)
     made.chain.mine(created(0))
     for _ in range(80):

@@ -1,6 +1,6 @@
 """Time passes without a trade: figures roll off, candles close, idle markets shrink."""
 
-from listener.application.state import Rules
+from listener.application.state import Finality, Rules
 from listener.application.use_cases.process_block import HISTORY_REASON, next_due
 from listener.application.use_cases.refresh_stats import refresh
 from listener.domain.events import CandlesClosed, StatsUpdated
@@ -10,7 +10,7 @@ from tests.fakes.chain import LocalChain
 from tests.fakes.store import FakeStore
 from tests.fakes.writer import Writer, finish
 
-KEEPING = rules(retention_ms=RETENTION, finality_blocks=2)
+KEEPING = rules(retention_ms=RETENTION, finality=Finality(2))
 
 
 def traded(by: Rules) -> Writer:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from listener.application.state import Rules
+from listener.application.state import Finality, Rules
 from listener.domain.events import CandleUpdated, MarketRemoved, ReorgDetected, StatsUpdated
 from listener.domain.value_objects import DAY_MS, MINUTE_MS, MarketId
 from tests.fakes.brute import changed_minute, day_of, figures_in, figures_of, series_of
@@ -16,8 +16,8 @@ from tests.fakes.store import FakeStore
 from tests.fakes.writer import Writer, finish
 
 FINALITY = 5
-RULES = rules(trades_kept=10_000, finality_blocks=FINALITY)
-KEEPING = rules(trades_kept=10_000, finality_blocks=FINALITY, retention_ms=RETENTION)
+RULES = rules(trades_kept=10_000, finality=Finality(FINALITY))
+KEEPING = rules(trades_kept=10_000, finality=Finality(FINALITY), retention_ms=RETENTION)
 
 
 class Block(NamedTuple):

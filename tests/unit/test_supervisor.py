@@ -39,7 +39,7 @@ async def supervise(service: Failing, error: type[Exception]) -> RecordingObserv
     """Keep a service running until it raises `error`."""
     observer = RecordingObserver()
     with pytest.raises(error):
-        await keep_running("chain", service.run, service.clock, observer)
+        await keep_running(service.run, service.clock, observer)
     return observer
 
 
@@ -49,7 +49,7 @@ async def test_retryable_errors_are_retried_for_ever() -> None:
     observer = await supervise(service, Done)
     assert service.calls == 101
     assert [str(error) for _, error, _ in observer.troubles] == [f"attempt {n}" for n in range(1, 101)]
-    assert {name for name, _, _ in observer.troubles} == {"chain"}
+    assert {name for name, _, _ in observer.troubles} == {"node"}
     assert [wait for _, _, wait in observer.troubles] == service.clock.slept
 
 
@@ -84,7 +84,7 @@ async def test_a_service_that_worked_starts_over() -> None:
         await service.run()
 
     with pytest.raises(Done):
-        await keep_running("chain", work, clock, observer)
+        await keep_running(work, clock, observer)
     assert clock.slept[10] <= BACKOFF_FIRST_S
     assert clock.slept[11] <= BACKOFF_FIRST_S
 
@@ -96,7 +96,7 @@ async def test_a_service_that_ends_ends_its_supervision() -> None:
     async def service() -> None:
         calls.append(1)
 
-    await keep_running("chain", service, FakeClock(), RecordingObserver())
+    await keep_running(service, FakeClock(), RecordingObserver())
     assert calls == [1]
 
 
@@ -116,7 +116,7 @@ async def test_cancellation_passes_through() -> None:
 
     services: list[Callable[[], Awaitable[None]]] = [forever, failing]
     for service in services:
-        task = asyncio.create_task(keep_running("chain", service, Stuck(), RecordingObserver()))
+        task = asyncio.create_task(keep_running(service, Stuck(), RecordingObserver()))
         await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):

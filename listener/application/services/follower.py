@@ -6,13 +6,14 @@ roll back, or let time pass.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final
 
 from listener.application.errors import (
     ChainRestarted,
-    RangeTooLarge,
+    InconsistentReply,
     ReorgTooDeep,
     SettingsChanged,
     StoreUnavailable,
@@ -29,19 +30,33 @@ from listener.application.interfaces import (
     Observer,
     StoredStream,
 )
-from listener.application.state import ChangeSet, Head, MarketState, Rules, StreamState
+from listener.application.services.fetching import Fetcher, FetchLimits
+from listener.application.state import (
+    MOST_UNDOABLE,
+    ChangeSet,
+    Head,
+    MarketState,
+    Rules,
+    StreamState,
+    Written,
+)
 from listener.application.use_cases.process_block import closed_by, process_blocks
 from listener.application.use_cases.refresh_stats import refresh
 from listener.application.use_cases.resolve_block import resolve_blocks, tokens_to_read
 from listener.application.use_cases.rollback import minutes_since, roll_back
-from listener.domain.chain import Extend, Gap, Reorg, relate
+from listener.domain.chain import Extend, Gap, Reorg, Stale, relate
 from listener.domain.facts import BlockFacts
-from listener.domain.value_objects import MINUTE_MS, BlockRef, MarketId
+from listener.domain.value_objects import MINUTE_MS, BlockRef, MarketId, Timestamp
 
 REFRESH_SLICE: Final = 200
 """Markets brought up to date by one refresh commit, so that it never delays a block for long."""
 
 RESET_HINT: Final = "run `listener reset` to forget the stored data and load the chain from the start"
+RESYNC_HINT: Final = (
+    "run `listener resync{}`, which builds them anew beside the stored ones and switches over when done"
+)
+FINALIZED_EVERY_S: Final = 15.0
+"""How often the node is asked which block it calls final."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,17 +65,19 @@ class FollowerLimits:
 
     Attributes:
         poll_s: how often the tip is asked for when nobody hints at a new head.
-        range_blocks: most blocks asked for at once while catching up.
+        fetch: bounds of fetching while catching up.
         commit_trades: most trades in one commit while catching up.
         cached_markets: market states kept in memory; the least recently used go first.
         close_grace_ms: how long after its end a candle is closed by the wall clock, without a block.
+        stall_s: a tip that stays the same for so long is reported; 0: never.
     """
 
     poll_s: float
-    range_blocks: int
+    fetch: FetchLimits
     commit_trades: int
     cached_markets: int
     close_grace_ms: int = 5_000
+    stall_s: float = 0
 
 
 class Follower:
@@ -99,12 +116,21 @@ class Follower:
         self._start = start
         self._fingerprint = fingerprint
         self._tell = tell_backend
+        self._fetcher = Fetcher(chain, limits.fetch)
         self._identity: ChainIdentity | None = None
         self._state: StreamState | None = None
         self._markets: OrderedDict[MarketId, MarketState] = OrderedDict()
         self._unsettled: ChangeSet | None = None
+        self._corrections: dict[str, BlockFacts] = {}
+        self._to_undo: list[BlockRef] = []
+        self._left: Head | None = None
+        self._numbers_used = 0
         self._trades = 0
         self._passed_minute = -1
+        self._tip: BlockRef | None = None
+        self._tip_since = 0.0
+        self._stalled = False
+        self._finalized_at: float | None = None
 
     @property
     def state(self) -> StreamState:
@@ -114,22 +140,79 @@ class Follower:
         return self._state
 
     async def run(self) -> None:
-        """Recover, then follow for ever. Raises `Retryable` and `Fatal` errors.
+        """Recover, then follow for ever. Raises `Superseded`, `Retryable` and `Fatal` errors.
 
         May be called again after a `Retryable` error: the identity of the chain is checked anew, an
-        unknown outcome is settled, and what was committed is not read again.
+        unknown outcome is settled, and what was committed is not read again. After `Superseded` it is.
         """
+        try:
+            await self._resume()
+            hint: BlockRef | None = None
+            while True:
+                await self._undo_what_was_wrong()
+                await self._follow(hint)
+                self._watch()
+                self._observer.synced(synced=True, number=self.state.head.number)
+                await self._let_time_pass()
+                self._observer.healthy("redis")
+                hint = await self._hints.wait(self._limits.poll_s)
+        except Superseded:
+            self.forget()
+            raise
+
+    async def catch_up(self) -> None:
+        """Recover, follow to the node's tip, and bring figures to the wall clock once."""
+        await self._resume()
+        await self._follow(None)
+        await self._let_time_pass()
+
+    async def load_to(self, target: BlockRef, as_of: Timestamp) -> None:
+        """Recover, commit up to `target`, an ancestor of the node's tip, and bring figures to `as_of`."""
+        await self._resume()
+        while self.state.head.hash != target.hash:
+            relation = relate(self.state.recent(), target)
+            if isinstance(relation, Stale):
+                raise InconsistentReply(f"block {target.number} lies below what was loaded already")
+            if isinstance(relation, Reorg):
+                await self._roll_back(relation.suspect)
+            else:
+                await self._catch_up(target)
+        await self._pass_time_to(as_of, self.state.head.timestamp)
+
+    def forget(self) -> None:
+        """Forget what is committed: somebody else may have written since. The next `run` reads it again."""
+        if self._state is not None:
+            self._left = self._state.head
+        self._state = None
+        self._markets.clear()
+        self._unsettled = None
+        self._corrections.clear()
+        self._to_undo.clear()
+        self._passed_minute = -1
+        self._finalized_at = None
+
+    def unaudited(self, limit: int) -> Sequence[Written]:
+        """See `Ledger.unaudited`."""
+        return self._state.unaudited(self._rules, limit) if self._state else ()
+
+    def confirm(self, block: BlockRef) -> bool:
+        """See `Ledger.confirm`."""
+        if self._state is None or block not in self._state.recent():
+            return False
+        self._state.audited = max(self._state.audited, block.number)
+        self._corrections.pop(block.hash, None)
+        return True
+
+    def correct(self, facts: BlockFacts) -> None:
+        """See `Ledger.correct`."""
+        self._corrections[facts.block.hash] = facts
+        self._to_undo.append(facts.block)
+
+    async def _resume(self) -> None:
         identity = await self._identify()
         if self._state is None:
             self._state = await self._recover(identity)
         await self._settle()
-        hint: BlockRef | None = None
-        while True:
-            await self._follow(hint)
-            self._observer.healthy("chain")
-            self._observer.synced(synced=True, number=self.state.head.number)
-            await self._let_time_pass()
-            hint = await self._hints.wait(self._limits.poll_s)
 
     async def _identify(self) -> ChainIdentity:
         identity = await self._chain.identity()
@@ -152,8 +235,14 @@ class Follower:
             if stored is None:
                 raise StoreUnavailable("the stream vanished right after it was created")
         self._check(stored, identity)
-        stored.state.head = await self._store.take_over(stored.state.head, self._clock.now())
-        return stored.state
+        state = stored.state
+        if self._left is not None and (state.head.epoch, state.head.seq) < (self._left.epoch, self._left.seq):
+            state.resync_owed = True
+        self._numbers_used = max(
+            self._clock.now(), self._numbers_used + 1, state.head.epoch + 1, state.head.gen + 1
+        )
+        state.head = await self._store.take_over(state.head, self._numbers_used)
+        return state
 
     async def _base(self) -> BlockRef:
         """The block below the first one that matters."""
@@ -176,12 +265,12 @@ class Follower:
         if changed:
             raise SettingsChanged(
                 f"stored candles were made with other settings ({'; '.join(changed)}): "
-                f"set them back, or {RESET_HINT}"
+                f"set them back, or {RESYNC_HINT.format('')}"
             )
         if self._start is not None and self._start <= stored.state.base and stored.state.base > 0:
             raise SettingsChanged(
                 f"START_BLOCK={self._start}, but the stored data begins after block {stored.state.base}: "
-                f"leave START_BLOCK as it was, or {RESET_HINT}"
+                f"leave START_BLOCK as it was, or {RESYNC_HINT.format(f' --from {self._start}')}"
             )
 
     async def _follow(self, hint: BlockRef | None) -> None:
@@ -190,7 +279,8 @@ class Follower:
         A hint may be late, from a losing fork, or nonsense: it can only be the next block, and even that is
         asked for by its hash. Everything else follows from the node's own tip.
         """
-        tip = hint or await self._chain.tip()
+        hinted = hint is not None
+        tip = hint or await self._ask_tip(told=False)
         while True:
             relation = relate(self.state.recent(), tip)
             if isinstance(relation, Extend):
@@ -203,40 +293,88 @@ class Follower:
                 await self._roll_back(relation.suspect)
             else:
                 return
-            hint, tip = None, await self._chain.tip()
+            hint, tip = None, await self._ask_tip(told=hinted)
+
+    async def _ask_tip(self, *, told: bool) -> BlockRef:
+        """The node's tip, and how long it has been the same."""
+        tip = await self._chain.tip()
+        self._observer.healthy("node")
+        if tip != self._tip:
+            self._tip, self._tip_since = tip, self._clock.monotonic()
+        if not told and tip.number > self.state.head.number:
+            self._hints.overtaken(tip)
+        return tip
+
+    def _watch(self) -> None:
+        """Report a chain that stands still, once, and once that it goes on."""
+        still_s = self._clock.monotonic() - self._tip_since
+        stalled = 0 < self._limits.stall_s < still_s
+        if self._tip is not None and stalled is not self._stalled:
+            age_ms = max(self._clock.now() - self._tip.timestamp, 0)
+            self._observer.stalled(self._tip, age_ms if stalled else None)
+        self._stalled = stalled
 
     async def _catch_up(self, tip: BlockRef) -> None:
         """Commit final blocks by ranges, then the others one by one."""
-        final = tip.number - self._rules.finality_blocks
-        blocks = self._limits.range_blocks
-        while self.state.head.number < final:
-            first = self.state.head.number + 1
-            self._observer.synced(synced=False, number=first)
-            try:
-                facts = await self._chain.facts_between(first, min(final, first + blocks - 1))
-            except RangeTooLarge:
-                if blocks == 1:
-                    raise
-                blocks = max(blocks // 2, 1)
-                continue
-            if facts[0].block.parent_hash != self.state.head.hash:
-                return await self._roll_back(self.state.head.number - 1)
-            for run in _runs(facts, self._limits.commit_trades):
-                await self._commit_history(run)
-            blocks = min(blocks * 2, self._limits.range_blocks)
-            self._observer.progress(self.state.head.number, tip.number, self._trades)
-        while self.state.head.number < tip.number:
-            block = await self._chain.block(self.state.head.number + 1)
-            if block.parent_hash != self.state.head.hash:
-                return await self._roll_back(self.state.head.number - 1)
-            await self._commit_live(await self._chain.facts(block))
+        final = await self._final_number(tip)
+        if self.state.head.number < final:
+            self._observer.synced(synced=False, number=self.state.head.number + 1)
+            async with aclosing(self._fetcher.ranges(self.state.head.number + 1, final)) as ranges:
+                async for blocks in ranges:
+                    if blocks[0].block.parent_hash != self.state.head.hash:
+                        return await self._roll_back(self.state.head.number - 1)
+                    for run in _runs(blocks, self._limits.commit_trades):
+                        await self._commit_history(run)
+                    self._observer.progress(self.state.head.number, tip.number, self._trades)
+        async with aclosing(self._fetcher.blocks(self.state.head.number + 1, tip.number)) as singles:
+            async for facts in singles:
+                if facts.block.parent_hash != self.state.head.hash:
+                    return await self._roll_back(self.state.head.number - 1)
+                await self._commit_live(facts)
         return None
+
+    async def _final_number(self, tip: BlockRef) -> int:
+        """The newest block that cannot be undone any more; not above the tip, perhaps below our head."""
+        await self._ask_finalized()
+        finality, finalized = self._rules.finality, self.state.finalized
+        high = tip.number - finality.blocks
+        if finalized is not None:
+            high = min(high, finalized)
+        high = max(high, tip.number - MOST_UNDOABLE)
+        low = self.state.head.number
+        if finality.ms and low < high:
+            while low < high:
+                middle = (low + high + 1) // 2
+                if tip.timestamp - (await self._chain.block(middle)).timestamp >= finality.ms:
+                    low = middle
+                else:
+                    high = middle - 1
+        return high
+
+    async def _ask_finalized(self) -> None:
+        """Learn which block the node calls final, now and then."""
+        now = self._clock.monotonic()
+        if self._finalized_at is None or now - self._finalized_at >= FINALIZED_EVERY_S:
+            block = await self._chain.finalized()
+            self.state.finalized = block.number if block else None
+            self._finalized_at = now
 
     async def _commit_history(self, blocks: list[BlockFacts]) -> None:
         await self._process(blocks, live=False, undoable=False)
 
     async def _commit_live(self, facts: BlockFacts) -> None:
-        await self._process([facts], live=self._tell, undoable=True)
+        await self._ask_finalized()
+        right = self._corrections.get(facts.block.hash, facts)
+        await self._process([right], live=self._tell, undoable=True)
+
+    async def _undo_what_was_wrong(self) -> None:
+        """Make the parent of a block that the audit has corrected the head again."""
+        while self._to_undo:
+            block = min(self._to_undo, key=lambda block: block.number)
+            self._to_undo.clear()
+            recent = self.state.recent()
+            if block in recent[1:]:
+                await self._undo(recent[recent.index(block) - 1])
 
     async def _process(self, blocks: list[BlockFacts], *, live: bool, undoable: bool) -> None:
         """Resolve, load, fold, commit."""
@@ -244,30 +382,35 @@ class Follower:
         wanted = tokens_to_read(self.state, blocks, self._rules)
         tokens = await self._chain.tokens(wanted) if wanted else {}
         resolved = resolve_blocks(self.state, blocks, tokens, self._rules)
-        markets = await self._load(resolved.touched() - resolved.created.keys())
+        markets = await self._load_ours(resolved.touched() - resolved.created.keys())
         changes = process_blocks(self.state, markets, resolved, self._rules, live=live, undoable=undoable)
         await self._commit(changes, started)
         self._trades += len(changes.trades)
 
     async def _roll_back(self, suspect: int) -> None:
         """Find the newest block that both chains have, and make it the head."""
-        started = self._clock.monotonic()
         ours = {block.number: block for block in self.state.recent()}
         oldest = self.state.recent()[0].number
         number = suspect
         while number >= oldest:
             if (await self._chain.block(number)).hash == ours[number].hash:
-                break
+                return await self._undo(ours[number])
             number -= 1
-        else:
-            raise self._too_deep(oldest)
-        undos = await self._store.load_undos(number)
+        raise self._too_deep(oldest)
+
+    async def _undo(self, ancestor: BlockRef) -> None:
+        """Undo the blocks above `ancestor`."""
+        started = self._clock.monotonic()
+        undos = await self._store.load_undos(ancestor.number)
+        orphaned = range(self.state.head.number, ancestor.number, -1)
+        if [undo.block.number for undo in undos] != list(orphaned):
+            raise Superseded(f"before-images above block {ancestor.number} are not those of our blocks")
         affected = {undo.market for block in undos for undo in block.markets}
-        states = await self._load(affected)
-        minutes = await self._store.load_minutes(affected, minutes_since(undos))
+        states = await self._load_ours(affected)
+        minutes = await self._store.load_minutes(affected, minutes_since(undos)) if affected else {}
         changes = roll_back(
             self.state,
-            ours[number],
+            ancestor,
             undos,
             {market: state.market for market, state in states.items()},
             minutes,
@@ -283,8 +426,10 @@ class Follower:
                 f"a dev chain that was restarted or reverted; {RESET_HINT}"
             )
         return ReorgTooDeep(
-            f"the node's chain differs from ours at block {oldest} already, deeper than FINALITY_WINDOW = "
-            f"{self._rules.finality_blocks} blocks can undo; nothing was changed; {RESET_HINT}"
+            f"the node's chain differs from ours at block {oldest} already, deeper than the "
+            f"{self.state.head.number - oldest} blocks that can be undone (FINALITY_WINDOW); nothing was "
+            "changed; run `listener verify --repair` to load the chain anew beside the stored data and "
+            f"switch over, or `listener resync --from {self.state.base + 1}`"
         )
 
     async def _let_time_pass(self) -> None:
@@ -303,6 +448,10 @@ class Follower:
             and not closed_by(state, closing, self._rules)
         ):
             return
+        await self._pass_time_to(as_of, closing)
+
+    async def _pass_time_to(self, as_of: Timestamp, closing: Timestamp) -> None:
+        state = self.state
         while True:
             started = self._clock.monotonic()
             due = await self._store.due(as_of, REFRESH_SLICE)
@@ -312,6 +461,14 @@ class Follower:
             if len(due) < REFRESH_SLICE:
                 break
         self._passed_minute = as_of // MINUTE_MS
+
+    async def _load_ours(self, markets: Iterable[MarketId]) -> dict[MarketId, MarketState]:
+        """States of markets that we have committed. What is read is as old as the store's head: so is this."""
+        wanted = set(markets)
+        found = await self._load(wanted)
+        if missing := wanted - found.keys():
+            raise Superseded(f"{len(missing)} markets that were committed are not stored: {min(missing)}, …")
+        return found
 
     async def _load(self, markets: Iterable[MarketId]) -> dict[MarketId, MarketState]:
         """States of markets, from memory or from the store."""

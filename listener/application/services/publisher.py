@@ -71,10 +71,15 @@ class Publisher:
         self._clock = clock
         self._observer = observer
         self._limits = limits
+        self._saved: Cursor | None = None
 
     async def run(self) -> None:
-        """Deliver for ever. Raises `Retryable` errors and may be called again after one."""
-        cursor = await self._outbox.cursor() or NOWHERE
+        """Deliver for ever. Raises `Superseded` where somebody else delivers too, and `Retryable` errors.
+
+        May be called again after either.
+        """
+        self._saved = await self._outbox.cursor()
+        cursor = self._saved or NOWHERE
         while True:
             started = self._clock.monotonic()
             await self._backend.open()
@@ -109,8 +114,11 @@ class Publisher:
         await self._backend.send(
             Message("resync", lost[1].epoch, lost[0].seq, lost[1].seq, ({"reason": LOST_REASON},))
         )
-        cursor = Cursor(lost[1], max(lost[1], cursor.sending))
-        await self._outbox.save(cursor)
+        return await self._save(Cursor(lost[1], max(lost[1], cursor.sending)))
+
+    async def _save(self, cursor: Cursor) -> Cursor:
+        await self._outbox.save(cursor, self._saved)
+        self._saved = cursor
         return cursor
 
     async def _deliver(self, cursor: Cursor, rows: Sequence[Row]) -> Cursor:
@@ -126,11 +134,10 @@ class Publisher:
             messages = await self._messages(batch)
         end = batch[-1].id
         if end != cursor.sending:
-            await self._outbox.save(Cursor(cursor.acknowledged, end))
+            await self._save(Cursor(cursor.acknowledged, end))
         for message in messages:
             await self._backend.send(message)
-        cursor = Cursor(end, end)
-        await self._outbox.save(cursor)
+        cursor = await self._save(Cursor(end, end))
         self._observer.delivered(end, len(messages), self._clock.monotonic() - started)
         return cursor
 

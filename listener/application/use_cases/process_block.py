@@ -102,14 +102,11 @@ def process_blocks(
             )
         )
     changes.trades.sort(key=lambda trade: trade.id)
-    changes.undo = BlockUndo(block, state.head.as_of, tuple(undo)) if undoable else BlockUndo(block, 0, ())
     if undoable:
-        changes.undo_dropped = [
-            written.block.number
-            for written in state.window
-            if written.block.number < block.number - rules.finality_blocks
-        ]
+        changes.undo = BlockUndo(block, state.head.as_of, tuple(undo), resolved.digest)
+        changes.undo_dropped = state.no_longer_undoable(block, rules)
     else:
+        changes.undo = BlockUndo(block, 0, ())
         changes.undo_dropped = [written.block.number for written in state.window]
     return changes
 

@@ -18,9 +18,14 @@ MARKET_TAKEN = "market_taken"
 
 @dataclass(slots=True)
 class Resolved:
-    """The facts that count, in order, with the market they count for."""
+    """The facts that count, in order, with the market they count for.
+
+    Attributes:
+        digest: of the last block's logs.
+    """
 
     blocks: tuple[BlockRef, ...]
+    digest: str = ""
     created: dict[MarketId, Market] = field(default_factory=dict)
     sources: dict[str, MarketId] = field(default_factory=dict)
     swaps: dict[MarketId, list[tuple[BlockRef, Swapped]]] = field(default_factory=dict)
@@ -63,9 +68,9 @@ def resolve_blocks(
         tokens: those of `tokens_to_read` that could be read.
         rules: the settings that matter.
     """
-    resolved = Resolved(tuple(block.block for block in blocks))
+    resolved = Resolved(tuple(block.block for block in blocks), blocks[-1].digest)
     new_sources: dict[str, MarketId] = {}
-    for ref, facts in blocks:
+    for ref, facts, _ in blocks:
         announced: dict[str, MarketAnnounced] = {}
         for fact in facts:
             if isinstance(fact, MarketAnnounced) and _admit(fact, ref, state, resolved, tokens, rules):

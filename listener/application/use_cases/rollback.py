@@ -80,7 +80,7 @@ def roll_back(
             changes.due[market_id] = None
             continue
         day = RollingDay.of(
-            _restored_minutes(market_id, minutes[market_id], restored, rules.intervals[0]),
+            _restored_minutes(market_id, minutes.get(market_id, ()), restored, rules.intervals[0]),
             start.changed,
         ).advance(head.as_of)
         after = MarketState(records[market_id], (None,) * len(rules.intervals), day, last_prices[market_id])

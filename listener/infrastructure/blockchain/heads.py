@@ -1,18 +1,22 @@
 """Head hints: newHeads over a WebSocket of its own, or nothing but the clock."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import msgspec
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import WebSocketException
 
 from listener.application.errors import InconsistentReply, NodeUnavailable, WrongChain
 from listener.domain.value_objects import BlockRef
+from listener.infrastructure.blockchain.rpc import RpcError
 from listener.infrastructure.blockchain.wire import UNREADABLE, Header
 
 MAX_MESSAGE_BYTES: Final = 4 * 1024 * 1024
 PING_S: Final = 10.0
+SILENT_AFTER: Final = 2
+"""So often may the chain move on without a head before the subscription counts as dead."""
 
 
 class _Params(msgspec.Struct):
@@ -23,6 +27,7 @@ class _Frame(msgspec.Struct):
     id: int | None = None
     result: str | None = None
     params: _Params | None = None
+    error: RpcError | None = None
 
 
 _FRAME: Final = msgspec.json.Decoder(_Frame)
@@ -41,21 +46,47 @@ class HintSlot:
 
     Args:
         poll_s: longest wait while nobody is subscribed.
-
-    Attributes:
-        subscribed: whether heads are expected to arrive by themselves.
     """
 
     def __init__(self, poll_s: float) -> None:
-        self.subscribed = False
         self._poll_s = poll_s
         self._hint: BlockRef | None = None
         self._arrived = asyncio.Event()
+        self._on_silence: Callable[[], None] | None = None
+        self._newest = -1
+        self._missed = 0
+
+    @property
+    def subscribed(self) -> bool:
+        """Whether heads are expected to arrive by themselves."""
+        return self._on_silence is not None
+
+    def subscribe(self, on_silence: Callable[[], None]) -> None:
+        """Heads are expected from now on; `on_silence` is called, once, if they do not come."""
+        self._on_silence = on_silence
+        self._newest = -1
+        self._missed = 0
+
+    def unsubscribe(self) -> None:
+        """Heads are no longer expected."""
+        self._on_silence = None
 
     def put(self, hint: BlockRef) -> None:
         """Replace the hint."""
         self._hint = hint
+        self._newest = hint.number
+        self._missed = 0
         self._arrived.set()
+
+    def overtaken(self, tip: BlockRef) -> None:
+        """See `HeadHints.overtaken`. Once may be a race; a second time the subscription is silent."""
+        if self._on_silence is None or tip.number <= self._newest:
+            return
+        self._newest = tip.number
+        self._missed += 1
+        if self._missed >= SILENT_AFTER:
+            on_silence, self._on_silence = self._on_silence, None
+            on_silence()
 
     async def wait(self, timeout_s: float) -> BlockRef | None:
         """See `HeadHints.wait`."""
@@ -104,25 +135,52 @@ class NewHeads:
                 max_size=MAX_MESSAGE_BYTES,
             ) as socket:
                 async with asyncio.timeout(self._timeout_s):
-                    await socket.send(_request(1, "eth_chainId"))
-                    chain_id = _FRAME.decode(await socket.recv()).result
-                    if chain_id is not None and int(chain_id, 16) != self._chain_id:
-                        raise WrongChain(
-                            f"BLOCKCHAIN_WS_URL serves chain {int(chain_id, 16)}, "
-                            f"CHAIN_ID says {self._chain_id}"
-                        )
-                    await socket.send(_request(2, "eth_subscribe", "newHeads"))
+                    self._check_chain(await self._ask(socket, 1, "eth_chainId"))
+                    await self._ask(socket, 2, "eth_subscribe", "newHeads")
                 self._observer.healthy("heads")
-                self._slot.subscribed = True
-                async for message in socket:
-                    frame = _FRAME.decode(message)
-                    if frame.params and frame.params.result:
-                        self._slot.put(frame.params.result.ref())
+                await self._listen(socket)
         except (OSError, TimeoutError, WebSocketException, InconsistentReply, *UNREADABLE) as error:
             raise NodeUnavailable(f"newHeads: {type(error).__name__}: {error}") from error
-        finally:
-            self._slot.subscribed = False
         raise NodeUnavailable("newHeads: the node closed the connection")
+
+    async def _ask(self, socket: ClientConnection, number: int, method: str, *params: str) -> str:
+        """The result of one call; heads that come before it are hints like any other."""
+        await socket.send(_request(number, method, *params))
+        while True:
+            frame = _FRAME.decode(await socket.recv())
+            self._hint_at(frame)
+            if frame.id != number and frame.error is None:
+                continue
+            if frame.result is None:
+                told = f"{frame.error.code} {frame.error.message[:200]}" if frame.error else "no result"
+                raise NodeUnavailable(f"newHeads: {method}: {told}")
+            return frame.result
+
+    def _check_chain(self, chain_id: str) -> None:
+        try:
+            served = int(chain_id, 16)
+        except ValueError as error:
+            raise NodeUnavailable(f"newHeads: not a chain id: {chain_id[:80]!r}") from error
+        if served != self._chain_id:
+            raise WrongChain(f"BLOCKCHAIN_WS_URL serves chain {served}, CHAIN_ID says {self._chain_id}")
+
+    async def _listen(self, socket: ClientConnection) -> None:
+        """Put heads into the slot until the connection ends, or the slot finds them missing."""
+        try:
+            async with asyncio.timeout(None) as patience:
+                self._slot.subscribe(lambda: patience.reschedule(0))
+                async for message in socket:
+                    self._hint_at(_FRAME.decode(message))
+        except TimeoutError as error:
+            if not patience.expired():
+                raise
+            raise NodeUnavailable("newHeads: the subscription is silent, the chain is not") from error
+        finally:
+            self._slot.unsubscribe()
+
+    def _hint_at(self, frame: _Frame) -> None:
+        if frame.params and frame.params.result:
+            self._slot.put(frame.params.result.ref())
 
 
 def _request(number: int, method: str, *params: str) -> str:

@@ -5,33 +5,72 @@ Source: https://ethereum.github.io/execution-apis/ and EIP-1474 for error codes.
 
 import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
-from listener.application.errors import NodeBehind, NodeSlow, NodeUnavailable, NodeUnsuitable, RangeTooLarge
+from listener.application.errors import (
+    ListenerError,
+    NodeBehind,
+    NodeLimited,
+    NodeSlow,
+    NodeUnavailable,
+    NodeUnsuitable,
+    RangeTooLarge,
+)
 from listener.infrastructure.blockchain.wire import UNREADABLE
 
 T = TypeVar("T")
 
 MAX_REPLY_BYTES: Final = 512 * 1024 * 1024
 MAX_REFUSAL_BYTES: Final = 64 * 1024
+MAX_REASON_BYTES: Final = 1024
 MAX_BATCH_CALLS: Final = 100
 REVERT_CODES: Final = frozenset({3, -32015})
 """Geth's and Nethermind's codes for a call that the contract refused."""
 
-_TOO_LARGE: Final = re.compile(
-    r"too many (results|logs|blocks)|query returned more than|range (is )?too (large|wide|big)|"
-    r"(block|eth_getlogs) range|exceeds? (the )?(max|limit|range)|limited to|response size|"
-    r"max(imum)? (results|range|block)",
+MAX_RETRY_AFTER_S: Final = 3600.0
+"""Longest wait that an endpoint may ask for: beyond it, it is asked again."""
+
+_LIMITED_CODES: Final = frozenset({429, -32029})
+_RATE: Final = re.compile(
+    r"too many requests?\b|rate[ -]?limit|\brate (exceeded|capped)|(request|call|usage) rate|\brps\b|throttl|"
+    r"compute units?|\bcredits?\b|\b(CU|requests?)/s|per[ -](second|minute|day|month)\b|"
+    r"/(s|sec|second|minute)\b|(daily|monthly|concurrent|request) (request|capacity|quota|limit|count)",
     re.IGNORECASE,
 )
-_UNKNOWN_BLOCK: Final = re.compile(r"unknown block|block not found|header not found|not found", re.IGNORECASE)
-_RATE_LIMIT: Final = re.compile(r"rate|too many requests|capacity|throttl|credits|quota", re.IGNORECASE)
+"""What only a rate limit is called."""
+_LIMIT: Final = re.compile(
+    r"limit exceeded|\bcapacity\b|\bquotas?\b|exceeded your|upgrade your", re.IGNORECASE
+)
+"""What is a rate limit unless it speaks of blocks or logs."""
+_LIMIT_CODE: Final = -32005
+"""EIP-1474, `limit exceeded`: of requests, or of results."""
+_SIZE: Final = re.compile(
+    r"\b(range|ranges|blockrange|blocks?|results|logs|response|records|size|maxblockrange)\b", re.IGNORECASE
+)
+_TOO_MUCH: Final = re.compile(
+    r"exceed|limit|\bmax|more than|at most|up to a?\b|\btoo (many|much|large|wide|big|high|long|broad)|"
+    r"\b(greater|bigger|larger|smaller|narrow|reduce|reducing|shorten)\b|\bover \d",
+    re.IGNORECASE,
+)
+"""A refusal for its size names a size and says that it is too much, in whatever words."""
+_TOO_SLOW: Final = re.compile(r"tim(ed|e) ?out|deadline exceeded|took too long|duration", re.IGNORECASE)
+_RETRY_IN: Final = re.compile(
+    r"(?:backoff_seconds\W+|(?:retry|try again)(?: (?:in|after))?:? )(\d+(?:\.\d+)?) ?(ms|s|sec|m|$|\W)",
+    re.IGNORECASE,
+)
+_UNKNOWN_BLOCK: Final = re.compile(
+    r"unknown block|not found|cannot be found|beyond (the )?(current )?head|after last accepted block|"
+    r"cannot query unfinalized|block .{0,40}not (yet )?available",
+    re.IGNORECASE,
+)
+NOT_OFFERED_CODES: Final = frozenset({-32601, -32004})
 _REVERTED: Final = re.compile(
     r"(execution )?revert|invalid opcode|bad instruction|out of gas|invalid jump|"
     r"stack (under|over)flow|vm exception",
@@ -44,13 +83,33 @@ class RpcError(msgspec.Struct):
 
     code: int = 0
     message: str = ""
+    data: msgspec.Raw = msgspec.Raw(b"")
+
+    def text(self) -> str:
+        """Message and data: some providers say in the data what is wrong."""
+        return f"{self.message} {bytes(self.data)[:MAX_REASON_BYTES].decode('utf-8', 'replace')}"
 
     @property
     def is_revert(self) -> bool:
         """Whether a contract refused a call, rather than the node."""
         if self.code in REVERT_CODES or _REVERTED.match(self.message):
             return True
-        return bool(_REVERTED.search(self.message)) and not _RATE_LIMIT.search(self.message)
+        return bool(_REVERTED.search(self.message)) and not self.is_rate_limit
+
+    @property
+    def is_rate_limit(self) -> bool:
+        """Whether the endpoint has had enough of us, rather than of what was asked."""
+        if self.code in _LIMITED_CODES or _RATE.search(self.message):
+            return True
+        if self.is_too_large:
+            return False
+        return self.code == _LIMIT_CODE or bool(_LIMIT.search(self.message))
+
+    @property
+    def is_too_large(self) -> bool:
+        """Whether it speaks of a size that is too much; only of logs can that be said."""
+        text = self.text()
+        return bool(_SIZE.search(text) and _TOO_MUCH.search(text))
 
 
 class Reply(msgspec.Struct):
@@ -149,7 +208,10 @@ class HttpRpc:
             if response.status != 429 and _CALL.decode(body).error:
                 return body
         text = body.decode("utf-8", "replace")
-        raise NodeUnavailable(f"{self.host}: HTTP {response.status}: {text[:200]}")
+        told = f"{self.host}: HTTP {response.status}: {text[:200]}"
+        if response.status == 429:
+            raise NodeLimited(told, _wait_of(response.headers) or _wait_in(text))
+        raise NodeUnavailable(told)
 
 
 def result(reply: Reply, method: str, kind: type[T]) -> T | None:
@@ -166,15 +228,39 @@ def result(reply: Reply, method: str, kind: type[T]) -> T | None:
         raise NodeUnavailable(f"{method}: unreadable reply: {error}") from error
 
 
-def translated(error: RpcError, method: str) -> Exception:
+def translated(error: RpcError, method: str) -> ListenerError:
     """Our error for a node's. Unknown errors count as passing: nodes word them freely."""
     text = f"{method}: {error.code} {error.message[:300]}"
-    if error.code == 429 or _RATE_LIMIT.search(error.message):
-        return NodeUnavailable(text)
-    if method == "eth_getLogs" and _TOO_LARGE.search(error.message):
-        return RangeTooLarge(text)
-    if _UNKNOWN_BLOCK.search(error.message) and error.code != -32601:
-        return NodeBehind(text)
-    if error.code == -32601:
+    of_logs = method == "eth_getLogs"
+    if error.code in NOT_OFFERED_CODES:
         return NodeUnsuitable(f"the node does not offer {text}")
+    if error.is_rate_limit and (of_logs or not error.is_revert):
+        return NodeLimited(text, _wait_in(error.text()))
+    if of_logs and error.is_too_large:
+        return RangeTooLarge(text)
+    if of_logs and _TOO_SLOW.search(error.message):
+        return NodeSlow(text)
+    if _UNKNOWN_BLOCK.search(error.message):
+        return NodeBehind(text)
     return NodeUnavailable(text)
+
+
+def _wait_of(headers: Mapping[str, str]) -> float | None:
+    """`Retry-After`, in seconds or as a date (RFC 9110, section 10.2.3)."""
+    text = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text):
+        return min(float(text), MAX_RETRY_AFTER_S)
+    try:
+        until, now = (parsedate_to_datetime(when) for when in (text, headers.get("Date", "")))
+        return min(max((until - now).total_seconds(), 0.0), MAX_RETRY_AFTER_S)
+    except (TypeError, ValueError):
+        return None
+
+
+def _wait_in(text: str) -> float | None:
+    """The wait that a refusal names in its text."""
+    found = _RETRY_IN.search(text[:MAX_REASON_BYTES])
+    if not found:
+        return None
+    unit = {"ms": 0.001, "m": 60.0}.get(found[2].lower(), 1.0)
+    return min(float(found[1]) * unit, MAX_RETRY_AFTER_S)

@@ -1,5 +1,6 @@
 """`ChainSource` on JSON-RPC: every reply is cross-checked before it is believed."""
 
+import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
@@ -10,40 +11,80 @@ from listener.application.errors import (
     NodeBehind,
     NodeSlow,
     NodeUnavailable,
+    NodeUnsuitable,
     RangeTooLarge,
+    Retryable,
 )
 from listener.application.interfaces import ChainIdentity
 from listener.domain.entities import TokenInfo
-from listener.domain.facts import BlockFacts, Fact
+from listener.domain.facts import BlockFacts
 from listener.domain.value_objects import Address, BlockRef
-from listener.infrastructure.blockchain.rpc import HttpRpc, result
+from listener.infrastructure.blockchain.bloom import (
+    BloomPolicy,
+    TopicBits,
+    bloom_of,
+    parse_bloom,
+    says_something,
+)
+from listener.infrastructure.blockchain.rpc import Reply, result
 from listener.infrastructure.blockchain.tokens import read_tokens
-from listener.infrastructure.blockchain.venues.venue import Decoder, decode_log
+from listener.infrastructure.blockchain.venues.venue import Decoder
 from listener.infrastructure.blockchain.wire import Header, Log
+from listener.infrastructure.blockchain.witness import (
+    BLOCK_BY_HASH,
+    BLOCK_BY_NUMBER,
+    GET_LOGS,
+    ReceiptReader,
+    Rpc,
+    block_facts,
+    decoded,
+    fuller,
+    own_logs,
+)
 
-BLOCK_BY_NUMBER: Final = "eth_getBlockByNumber"
-BLOCK_BY_HASH: Final = "eth_getBlockByHash"
-GET_LOGS: Final = "eth_getLogs"
 NO_OLD_STATE: Final = re.compile(
     r"missing trie node|state.{0,40}(unavailable|not available|pruned|recent)|historical state|archive|"
     r"distance to target|too old|header not found",
     re.IGNORECASE,
 )
 """How nodes say that they keep no state of an old block."""
+NO_SUCH_TAG: Final = re.compile(
+    r"not found|unknown|(un|not )supported|invalid|hex string|cannot unmarshal|pars(e|ing)|finalized",
+    re.IGNORECASE,
+)
+"""How nodes say that they know no block called `finalized`."""
+PATIENCE_LOOKS: Final = 10
+"""So many second looks in a row may fail; then a lenient source goes on with what it has."""
 
 
 class RpcChainSource:
-    """Blocks and facts from one node.
+    """Blocks and facts from a node.
 
     Args:
-        rpc: the node's HTTP endpoint.
+        rpc: the node, or several that stand in for each other.
         decoders: by topic 0, of all configured venues.
+        bloom: what to make of a header whose bloom contradicts the logs that came.
+        second: asked for the logs of ranges too; the fuller answer counts.
+        finality_tag: of the newest block that counts as final, `finalized` or `safe`; None: ask for none.
     """
 
-    def __init__(self, rpc: HttpRpc, decoders: Mapping[str, Decoder]) -> None:
+    def __init__(
+        self,
+        rpc: Rpc,
+        decoders: Mapping[str, Decoder],
+        bloom: BloomPolicy = "lenient",
+        second: Rpc | None = None,
+        finality_tag: str | None = "finalized",
+    ) -> None:
         self._rpc = rpc
         self._decoders = decoders
+        self._bloom: BloomPolicy = bloom
+        self._second = second
+        self._finality_tag = finality_tag
         self._topics = [sorted(decoders)]
+        self._bits = TopicBits(decoders)
+        self._receipts = ReceiptReader(rpc)
+        self._vain_looks = 0
 
     async def identity(self) -> ChainIdentity:
         """See `ChainSource.identity`."""
@@ -60,6 +101,16 @@ class RpcChainSource:
         """See `ChainSource.tip`."""
         return await self._header("latest")
 
+    async def finalized(self) -> BlockRef | None:
+        """See `ChainSource.finalized`."""
+        if self._finality_tag is None:
+            return None
+        reply = (await self._rpc.batch([(BLOCK_BY_NUMBER, (self._finality_tag, False))]))[0]
+        if reply.error and not reply.error.is_rate_limit and NO_SUCH_TAG.search(reply.error.text()):
+            return None
+        header = result(reply, BLOCK_BY_NUMBER, Header)
+        return header.ref() if header else None
+
     async def block(self, number: int) -> BlockRef:
         """See `ChainSource.block`."""
         block = await self._header(hex(number))
@@ -74,40 +125,80 @@ class RpcChainSource:
         return header.ref()
 
     async def facts(self, block: BlockRef) -> BlockFacts:
-        """See `ChainSource.facts`. One round trip: the header is checked along with its logs."""
+        """See `ChainSource.facts`. One round trip: the header is checked along with its logs.
+
+        Raises:
+            NodeUnsuitable: the policy needs receipts, and the node has none.
+        """
         header_reply, logs_reply = await self._rpc.batch(
-            [
-                (BLOCK_BY_HASH, (block.hash, False)),
-                (GET_LOGS, ({"blockHash": block.hash, "topics": self._topics},)),
-            ]
+            [(BLOCK_BY_HASH, (block.hash, False)), self._logs_of(block)]
         )
         header = result(header_reply, BLOCK_BY_HASH, Header)
         if header is None:
             raise NodeBehind(f"{self._rpc.host} does not know block {block.number} {block.hash}")
         if header.ref() != block:
             raise InconsistentReply(f"block {block.number} {block.hash} has two headers")
-        logs = result(logs_reply, GET_LOGS, list[Log])
+        return block_facts(
+            block, await self._agreed(block, header, self._own(block, logs_reply)), self._decoders
+        )
+
+    def _logs_of(self, block: BlockRef) -> tuple[str, Sequence[object]]:
+        return GET_LOGS, ({"blockHash": block.hash, "topics": self._topics},)
+
+    def _own(self, block: BlockRef, reply: Reply) -> list[Log]:
+        logs = result(reply, GET_LOGS, list[Log])
         if logs is None:
             raise NodeBehind(f"{self._rpc.host} has no logs of block {block.number} yet")
-        return BlockFacts(block, self._facts(block, logs))
+        return own_logs(block, logs, self._decoders)
+
+    async def _agreed(self, block: BlockRef, header: Header, own: Sequence[Log]) -> Sequence[Log]:
+        """The block's logs, after a second look if its bloom contradicts those that came."""
+        if self._bloom == "off":
+            return own
+        bloom = parse_bloom(header.logs_bloom)
+        strict = self._bloom == "strict"
+        if bloom is None:
+            if strict:
+                raise InconsistentReply(f"block {block.number} has no logs bloom, see BLOOM_POLICY")
+            return own
+        came = {log.topics[0] for log in own}
+        if says_something(bloom) and self._bits.hints_at_others(bloom, came):
+            return await self._second_look(block, header, own)
+        if strict and self._bits.denies(bloom, came):
+            return await self._second_look(block, header, own)
+        return own
+
+    async def _second_look(self, block: BlockRef, header: Header, own: Sequence[Log]) -> Sequence[Log]:
+        """The logs of the block's receipts, if they contain those that came."""
+        strict = self._bloom == "strict"
+        try:
+            logs = (await self._receipts.logs({block: header.transaction_hashes()}))[block]
+        except NodeUnsuitable as error:
+            if strict:
+                raise NodeUnsuitable(f"{error}: BLOOM_POLICY=strict needs them, set it to lenient") from error
+            again = (await self._rpc.batch([self._logs_of(block)]))[0]
+            return fuller(own, self._own(block, again))
+        except Retryable:
+            self._vain_looks += 1
+            if strict or self._vain_looks < PATIENCE_LOOKS:
+                raise
+            return own
+        self._vain_looks = 0
+        if strict and _bloom_of(block, logs) != parse_bloom(header.logs_bloom):
+            raise InconsistentReply(f"block {block.number}: its bloom is not that of its receipts' logs")
+        found = own_logs(block, logs, self._decoders)
+        if fuller(found, own) is not found:
+            raise InconsistentReply(f"block {block.number}: logs that its receipts do not have")
+        return found
 
     async def facts_between(self, first: int, last: int) -> Sequence[BlockFacts]:
-        """See `ChainSource.facts_between`."""
-        wanted = {"fromBlock": hex(first), "toBlock": hex(last), "topics": self._topics}
-        try:
-            logs = await self._rpc.call(GET_LOGS, (wanted,), list[Log])
-        except NodeSlow as error:
-            if first == last:
-                raise
-            raise RangeTooLarge(str(error)) from error
-        if logs is None:
-            raise NodeUnavailable(f"{self._rpc.host}: no answer for logs {first}…{last}")
+        """See `ChainSource.facts_between`. With blooms taken strictly, every header is read; no digests."""
         by_block: dict[int, list[Log]] = {first: [], last: []}
-        for log in logs:
+        for log in await self._logs_between(first, last):
             by_block.setdefault(log.place()[0], []).append(log)
-        numbers = sorted(by_block)
-        if numbers[0] < first or numbers[-1] > last:
-            raise InconsistentReply(f"logs of blocks {numbers[0]}…{numbers[-1]} for {first}…{last}")
+        if min(by_block) < first or max(by_block) > last:
+            raise InconsistentReply(f"logs of blocks {min(by_block)}…{max(by_block)} for {first}…{last}")
+        numbers = range(first, last + 1) if self._bloom == "strict" else sorted(by_block)
         replies = await self._rpc.batch([(BLOCK_BY_NUMBER, (hex(number), False)) for number in numbers])
         blocks: list[BlockFacts] = []
         for number, reply in zip(numbers, replies, strict=True):
@@ -117,24 +208,40 @@ class RpcChainSource:
             block = header.ref()
             if block.number != number:
                 raise InconsistentReply(f"asked for block {number}, got {block.number}")
-            blocks.append(BlockFacts(block, self._facts(block, by_block[number])))
+            own: Sequence[Log] = own_logs(block, by_block.get(number, ()), self._decoders)
+            if self._bloom == "strict":
+                own = await self._agreed(block, header, own)
+            if own or number in by_block:
+                blocks.append(BlockFacts(block, decoded(own, self._decoders)))
         return blocks
 
-    def _facts(self, block: BlockRef, logs: Sequence[Log]) -> tuple[Fact, ...]:
-        """Decode the logs of one block, in order, after checking that they are its logs."""
-        facts: list[Fact] = []
-        previous = -1
-        for log in logs:
-            number, index = log.place()
-            if log.block_hash.lower() != block.hash or number != block.number:
-                raise InconsistentReply(f"block {block.number}: a log of block {log.block_hash}")
-            if index <= previous:
-                raise InconsistentReply(f"block {block.number}: log {index} after log {previous}")
-            previous = index
-            fact = decode_log(log, self._decoders)
-            if fact is not None:
-                facts.append(fact)
-        return tuple(facts)
+    async def _logs_between(self, first: int, last: int) -> Sequence[Log]:
+        """The logs of a range, from both endpoints if there are two."""
+        if self._second is None:
+            return await self._range(self._rpc, first, last)
+        accounts = await asyncio.gather(
+            self._range(self._rpc, first, last),
+            self._range(self._second, first, last),
+            return_exceptions=True,
+        )
+        found: list[list[Log]] = []
+        for account in accounts:
+            if isinstance(account, BaseException):
+                raise account
+            found.append([log for log in account if log.topics and log.topics[0] in self._decoders])
+        return fuller(*found)
+
+    async def _range(self, rpc: Rpc, first: int, last: int) -> list[Log]:
+        wanted = {"fromBlock": hex(first), "toBlock": hex(last), "topics": self._topics}
+        try:
+            logs = await rpc.call(GET_LOGS, (wanted,), list[Log])
+        except NodeSlow as error:
+            if first == last:
+                raise
+            raise RangeTooLarge(str(error)) from error
+        if logs is None:
+            raise NodeUnavailable(f"{rpc.host}: no answer for logs {first}…{last}")
+        return logs
 
     async def tokens(self, tokens: Iterable[Address]) -> Mapping[Address, TokenInfo]:
         """See `ChainSource.tokens`."""
@@ -166,3 +273,10 @@ class RpcChainSource:
                 "deployment block, e.g. START_BLOCK=12345678"
             )
         return (result(reply, "eth_getCode", str) or "0x") != "0x"
+
+
+def _bloom_of(block: BlockRef, logs: Sequence[Log]) -> int:
+    try:
+        return bloom_of(logs)
+    except ValueError as error:
+        raise InconsistentReply(f"block {block.number}: a log that is not hex: {error}") from error

@@ -7,12 +7,12 @@ import msgspec
 from eth_abi.abi import decode
 from eth_abi.exceptions import DecodingError
 
-from listener.application.errors import ListenerError, NodeUnavailable
 from listener.domain.entities import TokenInfo
 from listener.domain.errors import InvalidValue
 from listener.domain.value_objects import Address
-from listener.infrastructure.blockchain.rpc import HttpRpc, Reply, translated
+from listener.infrastructure.blockchain.rpc import Reply, translated
 from listener.infrastructure.blockchain.wire import UNREADABLE
+from listener.infrastructure.blockchain.witness import Rpc
 
 DECIMALS: Final = "0x313ce567"
 NAME: Final = "0x06fdde03"
@@ -22,7 +22,7 @@ MAX_TEXT: Final = 64
 """Characters of a name or symbol that are kept."""
 
 
-async def read_tokens(rpc: HttpRpc, tokens: Iterable[Address]) -> Mapping[Address, TokenInfo]:
+async def read_tokens(rpc: Rpc, tokens: Iterable[Address]) -> Mapping[Address, TokenInfo]:
     """Decimals, name and symbol of ERC-20 tokens; one whose decimals cannot be read is absent.
 
     Raises:
@@ -55,8 +55,7 @@ def _returned(reply: Reply) -> bytes:
     if reply.error:
         if reply.error.is_revert:
             return b""
-        error = translated(reply.error, "eth_call")
-        raise error if isinstance(error, ListenerError) else NodeUnavailable(str(error))
+        raise translated(reply.error, "eth_call")
     try:
         return bytes.fromhex(msgspec.json.decode(reply.result, type=str).removeprefix("0x"))
     except (ValueError, *UNREADABLE):

@@ -13,12 +13,14 @@ UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 
 
 class Header(msgspec.Struct, rename="camel"):
-    """The part of a block header that we use."""
+    """The part of a block header that we use. Transactions stay undecoded: few blocks need them."""
 
     number: str
     hash: str
     parent_hash: str
     timestamp: str
+    logs_bloom: str | None = None
+    transactions: msgspec.Raw = msgspec.Raw(b"[]")
 
     def ref(self) -> BlockRef:
         """The block's place in the chain, time in milliseconds.
@@ -35,6 +37,18 @@ class Header(msgspec.Struct, rename="camel"):
             )
         except (InvalidValue, ValueError) as error:
             raise InconsistentReply(f"not a block header: {error}") from error
+
+    def transaction_hashes(self) -> list[str]:
+        """Hashes of the block's transactions, in lower case.
+
+        Raises:
+            InconsistentReply: there are none in the header.
+        """
+        try:
+            hashes = msgspec.json.decode(self.transactions, type=list[str])
+        except UNREADABLE as error:
+            raise InconsistentReply(f"block {self.number}: no transaction hashes: {error}") from error
+        return [text.lower() for text in hashes]
 
 
 class Log(msgspec.Struct, rename="camel"):
@@ -58,3 +72,11 @@ class Log(msgspec.Struct, rename="camel"):
             return int(self.block_number, 16), int(self.log_index, 16)
         except ValueError as error:
             raise InconsistentReply(f"a log at {self.block_number!r}, {self.log_index!r}") from error
+
+
+class Receipt(msgspec.Struct, rename="camel"):
+    """The part of a transaction receipt that we use."""
+
+    transaction_hash: str
+    block_hash: str
+    logs: list[Log]

@@ -6,7 +6,7 @@ import structlog
 
 from listener.application.interfaces import RowId
 from listener.application.state import ChangeSet
-from listener.domain.value_objects import format_decimal
+from listener.domain.value_objects import BlockRef, format_decimal
 from listener.infrastructure.observability.health import Health
 from listener.infrastructure.observability.logs import SecretMask
 from listener.infrastructure.observability.progress import ProgressDisplay
@@ -87,6 +87,36 @@ class LogObserver:
             self._log.info("Following the head" if synced else "Catching up", block=number)
         self._health.synced = synced
         self._health.block = number
+
+    def leading(self, *, leads: bool) -> None:
+        """See `Observer.leading`."""
+        if self._health.leads is not leads:
+            self._log.info("Leading" if leads else "Standing by: another instance leads")
+        self._health.leads = leads
+
+    def superseded(self, error: Exception) -> None:
+        """See `Observer.superseded`."""
+        self._health.synced = None
+        self._log.warning("Term ended, recovering", error=str(error))
+
+    def stalled(self, tip: BlockRef, age_ms: int | None) -> None:
+        """See `Observer.stalled`."""
+        if age_ms is None:
+            self._health.stalled = ""
+            self._log.info("Blocks come again", block=tip.number)
+        else:
+            self._health.stalled = f"no block for {age_ms // 1000} s, the node's newest is {tip.number}"
+            self._log.warning("Chain stalled", block=tip.number, age_s=age_ms // 1000)
+
+    def audited(self, block: BlockRef, differences: int) -> None:
+        """See `Observer.audited`."""
+        self._health.audited = block.number
+        self._log.debug("Blocks audited", block=block.number, differences=differences)
+
+    def audit_difference(self, block: BlockRef, detail: str, *, repaired: bool) -> None:
+        """See `Observer.audit_difference`."""
+        self._health.differences[("repaired" if repaired else "reported")] += 1
+        self._log.error("Audit found a difference", block=block.number, detail=detail, repaired=repaired)
 
     def trouble(self, service: str, error: Exception, retry_in_s: float) -> None:
         """See `Observer.trouble`."""

@@ -6,9 +6,8 @@ which before Python 3.12 can lose a cancellation, and a service that loses one c
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
@@ -28,6 +27,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from listener.application.errors import StoreMisused, StoreUnavailable
+from listener.infrastructure.breaker import Breaker
+
+T = TypeVar("T")
 
 Word = str | int | bytes
 Command = tuple[Word, ...]
@@ -47,6 +49,9 @@ _AWAY = (
     OSError,
 )
 DEFAULT_TIMEOUT_S: Final = 5.0
+FAILURES: Final = 5
+RECOVERY_S: Final = 1.0
+"""The breaker around Redis: so many failures in a row, and nobody asks for so long."""
 
 
 class Database:
@@ -60,6 +65,18 @@ class Database:
     def __init__(self, redis: Redis, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self._redis = redis
         self._timeout_s = timeout_s
+        self._breaker = Breaker(
+            "Redis",
+            failures=FAILURES,
+            recovery_s=RECOVERY_S,
+            counts=(StoreUnavailable,),
+            refusal=StoreUnavailable,
+        )
+
+    @property
+    def health(self) -> str:
+        """State of the circuit breaker: `closed`, `open` or `half-open`."""
+        return self._breaker.state
 
     @classmethod
     def connect(cls, url: str, timeout_s: float) -> "Database":
@@ -81,29 +98,47 @@ class Database:
 
     async def run(self, *words: Word) -> Any:  # noqa: ANN401 - what a command answers is its own
         """One command."""
-        async with self._guarded():
-            return await self._redis.execute_command(*words)  # type: ignore[no-untyped-call]
+        return await self._guarded(lambda: self._redis.execute_command(*words))  # type: ignore[no-untyped-call]
 
     async def run_all(self, commands: Iterable[Command]) -> list[Any]:
         """Several commands in one round trip, answers in their order. Not atomic."""
-        async with self._guarded():
-            pipe = self._redis.pipeline(transaction=False)
-            for words in commands:
-                pipe.execute_command(*words)
-            return await pipe.execute()
+        pipe = self._redis.pipeline(transaction=False)
+        for words in commands:
+            pipe.execute_command(*words)
+        return await self._guarded(pipe.execute)
 
     async def run_script(self, script: str, keys: Sequence[str], words: Sequence[Word]) -> list[Any]:
         """A Lua script, sent by its hash; its text only where the server does not know it."""
-        async with self._guarded():
-            answer: list[Any] = await self._redis.register_script(script)(keys=keys, args=words)
-            return answer
+        answer: list[Any] = await self._guarded(
+            lambda: self._redis.register_script(script)(keys=keys, args=words)
+        )
+        return answer
 
-    @asynccontextmanager
-    async def _guarded(self) -> AsyncIterator[None]:
+    async def server(self) -> str:
+        """Identity of the running server: another one after a restart or a failover; empty if it has none."""
+        try:
+            info = await self.run("INFO", "server")
+        except StoreMisused:
+            return ""
+        text = info if isinstance(info, dict) else {}
+        return str(text.get("run_id", ""))
+
+    async def memory(self, key: str) -> int:
+        """Bytes that a key takes, about; 0 if there is none, or the server does not say."""
+        try:
+            return int(await self.run("MEMORY", "USAGE", key) or 0)
+        except StoreMisused:
+            return 0
+
+    async def _guarded(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Ask, unless the breaker is open."""
+        return await self._breaker.run(lambda: self._timed(call))
+
+    async def _timed(self, call: Callable[[], Awaitable[T]]) -> T:
         """Limit the time, and raise our errors."""
         try:
             async with asyncio.timeout(self._timeout_s):
-                yield
+                return await call()
         except (AuthenticationError, AuthenticationWrongNumberOfArgsError, NoPermissionError) as error:
             raise StoreMisused(f"Redis refuses us: {error}; check user and password in REDIS_URL") from error
         except _AWAY as error:

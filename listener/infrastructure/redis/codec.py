@@ -175,6 +175,7 @@ def encode_undo(undo: BlockUndo, markets: Mapping[MarketId, Market]) -> bytes:
         {
             "block": [block.number, block.hash, block.parent_hash, block.timestamp],
             "asOf": undo.as_of,
+            "digest": undo.digest,
             "markets": [_undo_fields(market, markets[market.market]) for market in undo.markets],
         }
     )
@@ -200,7 +201,10 @@ def decode_undo(data: bytes) -> BlockUndo:
     """Inverse of `encode_undo`."""
     fields = orjson.loads(data)
     return BlockUndo(
-        BlockRef(*fields["block"]), fields["asOf"], tuple(_decode_market_undo(m) for m in fields["markets"])
+        BlockRef(*fields["block"]),
+        fields["asOf"],
+        tuple(_decode_market_undo(m) for m in fields["markets"]),
+        fields.get("digest", ""),
     )
 
 

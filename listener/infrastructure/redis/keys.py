@@ -12,10 +12,15 @@ class Keys:
     Public ones are described in docs/contract.md. Private ones: `sources` maps an emitter to its market,
     `undo` holds before-images by block number, `due` orders markets by when they next change without a
     trade, `closed` holds watermarks, `stream` what the stored data was made with, `outbox` and `cursor`
-    the delivery.
+    the delivery, `lease` who writes.
+
+    Attributes:
+        generation: '' for the live one; another name stands before every key of a generation that is
+            built beside it.
     """
 
     chain_id: int
+    generation: str = ""
 
     @property
     def stream(self) -> str:
@@ -23,23 +28,24 @@ class Keys:
         return str(self.chain_id)
 
     def _tagged(self, kind: str) -> str:
-        return f"{kind}:{{{self.stream}}}"
+        prefix = f"{self.generation}:" if self.generation else ""
+        return f"{prefix}{kind}:{{{self.stream}}}"
 
     def candles(self, market: str, interval: str) -> str:
         """ZSET of candles."""
-        return f"candles:{{{self.stream}}}:{market}:{interval}"
+        return f"{self._tagged('candles')}:{market}:{interval}"
 
     def stats(self, market: str) -> str:
         """HASH of 24 h figures."""
-        return f"stats:{{{self.stream}}}:{market}"
+        return f"{self._tagged('stats')}:{market}"
 
     def trades(self, market: str) -> str:
         """LIST of trades."""
-        return f"trades:{{{self.stream}}}:{market}"
+        return f"{self._tagged('trades')}:{market}"
 
     def market(self, market: str) -> str:
         """HASH of a market record."""
-        return f"market:{{{self.stream}}}:{market}"
+        return f"{self._tagged('market')}:{market}"
 
     @property
     def markets(self) -> str:
@@ -92,6 +98,15 @@ class Keys:
         return self._tagged("cursor")
 
     @property
+    def lease(self) -> str:
+        """STRING, private."""
+        return self._tagged("lease")
+
+    @property
     def pattern(self) -> str:
-        """Glob that matches every key with the stream's tag."""
-        return f"*{{{self.stream}}}*"
+        """Glob that matches every key of the generation; of all generations, for the live one."""
+        return f"{self.generation or '*'}{':*' if self.generation else ''}{{{self.stream}}}*"
+
+    def beside(self, generation: str) -> "Keys":
+        """Keys of another generation of the same stream."""
+        return Keys(self.chain_id, generation)

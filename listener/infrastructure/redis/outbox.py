@@ -1,14 +1,70 @@
 """The outbox: a Redis stream whose entry ids are `<epoch>-<seq>`."""
 
+from collections import deque
 from collections.abc import Sequence
+from typing import Final, NamedTuple
 
 import orjson
 
+from listener.application.errors import Superseded
 from listener.application.interfaces import Cursor, Row, RowId
 from listener.domain.value_objects import Interval, MarketId, Timestamp
 from listener.infrastructure.redis.client import Database
 from listener.infrastructure.redis.codec import STATS_INTEGERS
 from listener.infrastructure.redis.keys import Keys
+
+SAVE: Final = """
+local found = redis.call('HMGET', KEYS[1], 'acknowledged', 'sending')
+for i = 1, 2 do
+  if (found[i] or '') ~= ARGV[i] then
+    return {0, found[1] or '', found[2] or ''}
+  end
+end
+redis.call('HSET', KEYS[1], 'acknowledged', ARGV[3], 'sending', ARGV[4])
+return {1}
+"""
+"""Compare and set: ARGV is the cursor as it was ('' if there was none), then as it shall be."""
+
+
+ROW_OVERHEAD: Final = 64
+"""Bytes that a row costs beside its event and data, about."""
+
+
+class OutboxBounds(NamedTuple):
+    """What is kept for a backend that is away. The oldest rows go first; a `resync` tells of them."""
+
+    rows: int
+    bytes: int
+
+
+class OutboxSize:
+    """Keeps the outbox below a number of bytes: Redis can trim a stream by count, not by size.
+
+    Only the writer appends, so what it has appended is known here; what it found is counted as one piece.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._pieces: deque[tuple[RowId, int]] = deque()
+        self._total = 0
+
+    def begin(self, stored: int) -> None:
+        """A term begins with `stored` bytes in the outbox."""
+        self._pieces = deque([(RowId(0, 0), stored)])
+        self._total = stored
+
+    def after(self, last: RowId, rows: Sequence[tuple[str, bytes]]) -> RowId | None:
+        """Rows that end with `last` are appended; the oldest row that may stay, if some must go."""
+        size = sum(len(event) + len(data) + ROW_OVERHEAD for event, data in rows)
+        if rows:
+            self._pieces.append((last, size))
+            self._total += size
+        oldest: RowId | None = None
+        while self._total > self._most and len(self._pieces) > 1:
+            end, gone = self._pieces.popleft()
+            self._total -= gone
+            oldest = RowId(end.epoch, end.seq + 1) if end.epoch else RowId(last.epoch, 0)
+        return oldest
 
 
 class RedisOutbox:
@@ -27,10 +83,12 @@ class RedisOutbox:
             return None
         return Cursor(_parse(acknowledged), _parse(sending))
 
-    async def save(self, cursor: Cursor) -> None:
+    async def save(self, cursor: Cursor, previous: Cursor | None) -> None:
         """See `Outbox.save`."""
-        acknowledged, sending = ("{}-{}".format(*row) for row in cursor)
-        await self._database.run("HSET", self._keys.cursor, "acknowledged", acknowledged, "sending", sending)
+        words = [*_entries(previous), *_entries(cursor)] if previous else ["", "", *_entries(cursor)]
+        saved, *found = await self._database.run_script(SAVE, [self._keys.cursor], words)
+        if not saved:
+            raise Superseded(f"expected the cursor {previous}, found {found}: another instance delivers")
 
     async def read(self, after: RowId, limit: int) -> list[Row]:
         """See `Outbox.read`."""
@@ -72,6 +130,10 @@ class RedisOutbox:
                 item[name] = int(value) if name in STATS_INTEGERS else value
             items.append(item if fields else {"s": market, "deleted": True})
         return items
+
+
+def _entries(cursor: Cursor) -> list[str]:
+    return ["{}-{}".format(*row) for row in cursor]
 
 
 def _parse(entry: bytes) -> RowId:

@@ -8,7 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from listener.application.errors import ForeignData, NewerSchema, Superseded
-from listener.application.interfaces import ChainIdentity, StoredStream
+from listener.application.interfaces import ChainIdentity, RowId, StoredStream
 from listener.application.state import BlockUndo, ChangeSet, Head, MarketState, Rules, StreamState, Written
 from listener.domain.entities import Candle, Market
 from listener.domain.rolling import RollingDay
@@ -17,6 +17,7 @@ from listener.infrastructure.redis.client import Command, Database, Word
 from listener.infrastructure.redis.codec import decode_candle, decode_market, decode_undo, encode_undo
 from listener.infrastructure.redis.commands import RowData, commands, rows
 from listener.infrastructure.redis.keys import SCHEMA, Keys
+from listener.infrastructure.redis.outbox import OutboxBounds, OutboxSize
 
 APPLY = files("listener.infrastructure.redis").joinpath("apply.lua").read_text()
 
@@ -28,35 +29,39 @@ class RedisStore:
         database: the server.
         keys: names of the stream's keys.
         rules: intervals and retention.
-        outbox_rows: most rows kept for a backend that is away.
+        outbox: bounds of what is kept for a backend that is away.
     """
 
-    def __init__(self, database: Database, keys: Keys, rules: Rules, outbox_rows: int) -> None:
+    def __init__(self, database: Database, keys: Keys, rules: Rules, outbox: OutboxBounds) -> None:
         self._database = database
         self._keys = keys
         self._rules = rules
-        self._outbox_rows = outbox_rows
+        self._outbox_rows = outbox.rows
+        self._outbox = OutboxSize(outbox.bytes)
+        self._server = ""
 
     async def load(self) -> StoredStream | None:
         """See `MarketStore.load`."""
         keys = self._keys
-        head = _text(await self._database.run("HGETALL", keys.head))
+        head = text(await self._database.run("HGETALL", keys.head))
         if not head:
             return None
         self._check(head)
+        self._server = await self._database.server()
         private = (keys.settings, keys.sources, keys.closed, keys.undo)
         answers = await self._database.run_all(("HGETALL", key) for key in private)
-        settings, sources, closed = (_text(answer) for answer in answers[:3])
+        settings, sources, closed = (text(answer) for answer in answers[:3])
         undos = sorted(map(decode_undo, answers[3].values()), key=lambda undo: undo.block.number)
         state = StreamState(
             base=int(settings["base"]),
-            head=_decode_head(head),
-            window=deque(
-                Written(u.block, {m.market: m.trades for m in u.markets if m.trades}) for u in undos
-            ),
+            head=decode_head(head),
+            window=deque(map(Written.of, undos)),
             sources={source: MarketId(market) for source, market in sources.items()},
             closed={interval: int(up_to) for interval, up_to in closed.items()},
-            resync_owed=settings.get("owed") == "1",
+            resync_owed=(
+                settings.get("owed") == "1" or not self._server or settings.get("server") != self._server
+            ),
+            audited=_audited(settings.get("audited", ""), undos),
         )
         fingerprint = {
             name.removeprefix("setting:"): value
@@ -92,30 +97,42 @@ class RedisStore:
             ),
             ("HSET", keys.settings, "base", base.number, "owed", 1, *_words(settings)),
             ("HSET", keys.undo, base.number, encode_undo(BlockUndo(base, 0, ()), {})),
-            ("SET", keys.partitions, 1),
         ]  # fmt: skip
+        if not keys.generation:
+            written.append(("SET", keys.partitions, 1))
         await self._run("", "", "", 0, [], written)
 
-    async def take_over(self, head: Head, now: Timestamp) -> Head:
-        """See `MarketStore.take_over`."""
-        new = replace(head, gen=max(head.gen + 1, now), epoch=max(head.epoch + 1, now), seq=0)
-        written: Command = ("HSET", self._keys.head, "gen", new.gen, "epoch", new.epoch, "seq", 0)
-        await self._expect(head, new, [], [written])
+    async def take_over(self, head: Head, floor: int) -> Head:
+        """See `MarketStore.take_over`.
+
+        A server that was restarted, or another one, may have lost its tail, and outbox rows with it: whether
+        it is the one that the last writer used is remembered here.
+        """
+        new = replace(head, gen=max(head.gen + 1, floor), epoch=max(head.epoch + 1, floor), seq=0)
+        written: list[Command] = [
+            ("HSET", self._keys.settings, "server", self._server),
+            ("HSET", self._keys.head, "gen", new.gen, "epoch", new.epoch, "seq", 0),
+        ]
+        await self._expect(head, new, [], written)
+        self._outbox.begin(await self._database.memory(self._keys.outbox))
         return new
 
     async def head(self) -> Head:
         """See `MarketStore.head`."""
-        head = _text(await self._database.run("HGETALL", self._keys.head))
+        head = text(await self._database.run("HGETALL", self._keys.head))
         if not head:
             raise Superseded("the stream is gone from Redis: it was flushed or reset while we ran")
-        return _decode_head(head)
+        return decode_head(head)
 
     async def commit(self, changes: ChangeSet) -> Head:
         """See `MarketStore.commit`."""
-        seq = await self._expect(
-            changes.base, changes.head, rows(changes, self._rules), commands(changes, self._keys)
-        )
-        return replace(changes.head, seq=seq)
+        new_rows, written = rows(changes, self._rules), commands(changes, self._keys)
+        head = changes.head
+        kept = self._outbox.after(RowId(head.epoch, changes.base.seq + len(new_rows)), new_rows)
+        if kept is not None:
+            written.insert(0, ("XTRIM", self._keys.outbox, "MINID", "{}-{}".format(*kept)))
+        seq = await self._expect(changes.base, head, new_rows, written)
+        return replace(head, seq=seq)
 
     async def _expect(self, base: Head, head: Head, new_rows: list[RowData], written: list[Command]) -> int:
         applied, found = await self._run(base.hash, base.gen, base.seq, head.epoch, new_rows, written)
@@ -153,7 +170,7 @@ class RedisStore:
         answers = iter(await self._database.run_all(wanted))
         found: list[tuple[Market, Timestamp, Price | None, tuple[Candle | None, ...]]] = []
         for market_id in ids:
-            record, (close_time, last_price) = _text(next(answers)), next(answers)
+            record, (close_time, last_price) = text(next(answers)), next(answers)
             newest = [next(answers) for _ in intervals]
             if not record:
                 continue
@@ -206,6 +223,7 @@ class RedisStore:
         return {
             market_id: [decode_candle(data, int(base), int(quote)) for data in members]
             for (market_id, members), (base, quote) in zip(encoded.items(), decimals, strict=True)
+            if base is not None and quote is not None
         }
 
     async def load_undos(self, above: int) -> list[BlockUndo]:
@@ -216,6 +234,10 @@ class RedisStore:
             return []
         return [decode_undo(data) for data in await self._database.run("HMGET", self._keys.undo, *wanted)]
 
+    async def save_audited(self, block: BlockRef) -> None:
+        """See `MarketStore.save_audited`."""
+        await self._database.run("HSET", self._keys.settings, "audited", block.hash)
+
     async def due(self, as_of: Timestamp, limit: int) -> list[MarketId]:
         """See `MarketStore.due`."""
         members = await self._database.run(
@@ -224,7 +246,13 @@ class RedisStore:
         return [MarketId(member.decode()) for member in members]
 
 
-def _text(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+def _audited(block: str, undos: Iterable[BlockUndo]) -> int:
+    """Number of the block with that hash, if it is still ours."""
+    return next((undo.block.number for undo in undos if undo.block.hash == block), -1)
+
+
+def text(fields: Mapping[bytes, bytes]) -> dict[str, str]:
+    """A HASH."""
     return {name.decode(): value.decode() for name, value in fields.items()}
 
 
@@ -232,7 +260,8 @@ def _words(fields: Mapping[str, str]) -> list[Word]:
     return [word for pair in fields.items() for word in pair]
 
 
-def _decode_head(fields: Mapping[str, Any]) -> Head:
+def decode_head(fields: Mapping[str, Any]) -> Head:
+    """The head from its HASH."""
     return Head(
         int(fields["number"]),
         fields["hash"],

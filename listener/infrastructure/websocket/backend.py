@@ -12,9 +12,13 @@ from socketio.exceptions import SocketIOError
 
 from listener.application.errors import BackendRefused, BackendUnavailable
 from listener.application.interfaces import Message
+from listener.infrastructure.breaker import Breaker
 
 VERSION: Final = 1
 CLOSE_S: Final = 2.0
+FAILURES: Final = 5
+RECOVERY_S: Final = 2.0
+"""The breaker around the backend: so many failures in a row, and nobody asks for so long."""
 
 
 class _Json:
@@ -52,9 +56,24 @@ class SocketIoBackend:
         self._client: socketio.AsyncClient | None = None
         self._session: aiohttp.ClientSession | None = None
         self._answered: asyncio.Future[object] | None = None
+        self._breaker = Breaker(
+            "backend",
+            failures=FAILURES,
+            recovery_s=RECOVERY_S,
+            counts=(BackendUnavailable, BackendRefused),
+            refusal=BackendUnavailable,
+        )
+
+    @property
+    def health(self) -> str:
+        """State of the circuit breaker: `closed`, `open` or `half-open`."""
+        return self._breaker.state
 
     async def send(self, message: Message) -> None:
         """See `UpdatePublisher.send`."""
+        await self._breaker.run(lambda: self._send(message))
+
+    async def _send(self, message: Message) -> None:
         client = await self._connected()
         answered: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._answered = answered
@@ -72,7 +91,8 @@ class SocketIoBackend:
 
     async def open(self) -> None:
         """See `UpdatePublisher.open`."""
-        await self._connected()
+        if self._client is None or not self._client.connected:
+            await self._breaker.run(self._connected)
 
     def size(self, message: Message) -> int:
         """See `UpdatePublisher.size`."""

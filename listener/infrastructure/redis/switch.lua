@@ -1,0 +1,46 @@
+-- Puts a generation in the place of the live one, at once for every reader.
+--
+-- KEYS  live then new: 1, 2 head; 3, 4 markets; then pairs of private keys that change place
+-- ARGV  1 hash, 2 gen, 3 seq that the live head must have ('' where there is none); 4 hash, 5 gen of the new head
+--       6 gen and epoch to take; 7 live prefix before 'kind', 8 new prefix, 9 the tag and colon before a market
+--       10 number of the live intervals, their names, then the names of the new ones
+-- Returns {1} if done, {0} if one of the heads is another.
+
+local live = redis.call('HMGET', KEYS[1], 'hash', 'gen', 'seq')
+local new = redis.call('HMGET', KEYS[2], 'hash', 'gen')
+for i = 1, 3 do
+  if (live[i] or '') ~= ARGV[i] then return {0} end
+end
+for i = 1, 2 do
+  if (new[i] or '') ~= ARGV[i + 3] then return {0} end
+end
+
+local function each(prefix, key, first, last, act)
+  for _, market in ipairs(redis.call('ZRANGE', key, 0, -1)) do
+    for _, kind in ipairs({'stats', 'trades', 'market'}) do
+      act(prefix, kind .. ARGV[9] .. market)
+    end
+    for i = first, last do
+      act(prefix, 'candles' .. ARGV[9] .. market .. ':' .. ARGV[i])
+    end
+  end
+end
+
+local intervals = tonumber(ARGV[10])
+each(ARGV[7], KEYS[3], 11, 10 + intervals, function(prefix, name)
+  redis.call('UNLINK', prefix .. name)
+end)
+each(ARGV[8], KEYS[4], 11 + intervals, #ARGV, function(prefix, name)
+  if redis.call('EXISTS', prefix .. name) == 1 then
+    redis.call('RENAME', prefix .. name, ARGV[7] .. name)
+  end
+end)
+for i = 1, #KEYS, 2 do
+  if redis.call('EXISTS', KEYS[i + 1]) == 1 then
+    redis.call('RENAME', KEYS[i + 1], KEYS[i])
+  else
+    redis.call('UNLINK', KEYS[i])
+  end
+end
+redis.call('HSET', KEYS[1], 'gen', ARGV[6], 'epoch', ARGV[6], 'seq', '0')
+return {1}

@@ -1,0 +1,77 @@
+"""Parts that the service and the commands beside it build alike."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from listener.application.interfaces import Witness
+from listener.application.services.fetching import FetchLimits
+from listener.application.services.follower import FollowerLimits
+from listener.config.settings import Settings
+from listener.infrastructure.blockchain.endpoints import Endpoints, Notices
+from listener.infrastructure.blockchain.rpc import HttpRpc
+from listener.infrastructure.blockchain.source import RpcChainSource
+from listener.infrastructure.blockchain.venues import ALL
+from listener.infrastructure.blockchain.venues.venue import Decoder
+from listener.infrastructure.blockchain.witness import LogsWitness, ReceiptsWitness
+
+POLL_BESIDE_WEBSOCKET_S = 5.0
+"""A subscription can die silently: the tip is asked for at least this often, and far more often without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What the settings say of the chain's nodes, connected."""
+
+    endpoints: Endpoints
+    second: HttpRpc | None
+    source: RpcChainSource
+    witness: Witness
+
+    @classmethod
+    def connect(cls, settings: Settings, notices: Notices) -> Self:
+        """Clients only: nothing is asked yet."""
+        timeout_s = settings.rpc_timeout_ms / 1000
+        urls = (settings.blockchain_http_url, *settings.blockchain_fallback_urls)
+        endpoints = Endpoints([HttpRpc(str(url), timeout_s) for url in urls], settings.chain_id, notices)
+        audit = settings.blockchain_audit_url
+        second = HttpRpc(str(audit), timeout_s) if audit else None
+        events = decoders()
+        source = RpcChainSource(endpoints, events, settings.bloom, second, settings.finality_tag)
+        witness = LogsWitness(second, events) if second else ReceiptsWitness(endpoints, events)
+        return cls(endpoints, second, source, witness)
+
+    async def close(self) -> None:
+        """Close connections."""
+        await self.endpoints.close()
+        if self.second:
+            await self.second.close()
+
+    def health(self) -> dict[str, str]:
+        """State of each endpoint, by host."""
+        return dict(self.endpoints.health())
+
+
+def decoders() -> dict[str, Decoder]:
+    """Decoders of all venues by topic 0.
+
+    Raises:
+        ValueError: two venues claim the same topic.
+    """
+    table: dict[str, Decoder] = {}
+    for venue in ALL:
+        if table.keys() & venue.decoders.keys():
+            raise ValueError(f"venue {venue.name} has an event that another venue has too")
+        table |= venue.decoders
+    return table
+
+
+def follower_limits(settings: Settings) -> FollowerLimits:
+    """Bounds of the follower."""
+    return FollowerLimits(
+        poll_s=max(settings.poll_interval_ms / 1000, POLL_BESIDE_WEBSOCKET_S),
+        fetch=FetchLimits(settings.range_blocks, settings.history_requests),
+        commit_trades=settings.batch_size,
+        cached_markets=settings.market_cache,
+        close_grace_ms=settings.close_grace_ms,
+        stall_s=settings.stall_s,
+    )
