@@ -195,7 +195,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def _show(difference: Difference) -> None:
+def _show(difference: "Difference") -> None:
     console.print(
         f"{difference.market} {difference.piece}\n"
         f"  stored {_piece(difference.stored)}\n"

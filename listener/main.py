@@ -15,7 +15,7 @@ import structlog
 
 from listener import __version__
 from listener.application.errors import Fatal, InvalidConfiguration
-from listener.application.services.auditor import Auditor, AuditLimits
+from listener.application.services.auditor import AuditLimits, Auditor
 from listener.application.services.follower import Follower
 from listener.application.services.leadership import Leadership
 from listener.application.services.publisher import Publisher, PublisherLimits
@@ -86,7 +86,7 @@ class Service:
             await keep_running(self._leadership.run, self._clock, self._observer)
 
     async def _listen(self) -> int:
-        """Answer health requests: at the port asked for, or at one of the next where another instance has it."""
+        """Answer health requests, at one of the next ports where another instance has the one asked for."""
         try:
             return await self._server.start()
         except OSError as error:

@@ -71,7 +71,7 @@ class ChainSource(Protocol):
 
 
 class Witness(Protocol):
-    """A second account of what blocks hold: their receipts, or another endpoint. Raises `Retryable` errors."""
+    """A second account of blocks: their receipts, or another endpoint. Raises `Retryable` errors."""
 
     async def facts(self, blocks: Sequence[BlockRef]) -> Sequence[BlockFacts]:
         """Facts of these blocks, one for each, in their order; `digest` as `ChainSource.facts` gives it."""
@@ -158,7 +158,7 @@ class MarketStore(Protocol):
         ...
 
     async def save_audited(self, block: BlockRef) -> None:
-        """Remember up to which block the audit has come. Not part of a commit: losing it costs a second look."""
+        """Remember how far the audit has come. Not part of a commit: losing it costs a second look."""
         ...
 
     async def due(self, as_of: Timestamp, limit: int) -> list[MarketId]:
@@ -171,7 +171,7 @@ Contents = Mapping[str, object]
 
 
 class Generations(Protocol):
-    """The live data of a stream, and another generation of it that is built beside. May raise `StoreUnavailable`."""
+    """The live data of a stream, and a generation that is built beside. May raise `StoreUnavailable`."""
 
     async def head(self) -> Head | None:
         """Head of the live generation; None if there is none."""
@@ -194,7 +194,7 @@ class Generations(Protocol):
     async def switch(self, floor: int) -> Head:
         """Put it in the place of the live one, at once for every reader; `floor` as for `take_over`.
 
-        A running instance is superseded by it and goes on from there. Delivery goes on as well: a `resync` is owed.
+        A running instance is superseded by it and goes on from there; a `resync` is owed to the backend.
 
         Raises:
             Superseded: the live head moved meanwhile.
@@ -360,7 +360,7 @@ class Observer(Protocol):
         ...
 
     def stalled(self, tip: BlockRef, age_ms: int | None) -> None:
-        """The node answers, but its tip is `age_ms` old, far beyond its usual pace; None: blocks come again."""
+        """The node answers, but its tip is `age_ms` old, beyond its usual pace; None: blocks come again."""
         ...
 
     def audited(self, block: BlockRef, differences: int) -> None:

@@ -37,7 +37,7 @@ LEAST_STALL_S: Final = 30.0
 
 
 class FinalityWindow(NamedTuple):
-    """`FINALITY_WINDOW`: a number of blocks, seconds, or a tag of the node; none: what is known of the chain."""
+    """`FINALITY_WINDOW`: blocks, seconds, or a tag of the node; none: what is known of the chain."""
 
     blocks: int | None = None
     seconds: int = 0

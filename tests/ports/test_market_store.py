@@ -725,7 +725,7 @@ async def test_where_the_audit_stands_is_remembered_by_hash(bench: Bench) -> Non
 
 
 async def test_the_outbox_is_bounded_by_bytes(server: RedisBench) -> None:
-    """The oldest rows go when the whole is too large; what stays is without a hole and ends with the newest."""
+    """The oldest rows go when the whole is too large; what stays has no hole and ends with the newest."""
     server.store = RedisStore(server.database, KEYS, BY, OutboxBounds(10_000, 40_000))
     writer = await started(server)
     writer.chain.mine(created(0))

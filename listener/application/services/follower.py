@@ -463,7 +463,7 @@ class Follower:
         self._passed_minute = as_of // MINUTE_MS
 
     async def _load_ours(self, markets: Iterable[MarketId]) -> dict[MarketId, MarketState]:
-        """States of markets that we have committed. What is read is as old as the store's head: so is this."""
+        """States of markets that we have committed; where they are missing, the store went back in time."""
         wanted = set(markets)
         found = await self._load(wanted)
         if missing := wanted - found.keys():

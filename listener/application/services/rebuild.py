@@ -1,7 +1,8 @@
 """Loading the chain anew beside the live data: to put it in its place, or to compare.
 
-One head cannot commit backwards, and stored candles cannot change their meaning. So a lower first block, other
-settings or a damaged store are answered by a second generation, which readers do not see until it is complete.
+One head cannot commit backwards, and stored candles cannot change their meaning. So a lower first block,
+other settings or a damaged store are answered by a second generation, which readers do not see until it is
+complete.
 """
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence

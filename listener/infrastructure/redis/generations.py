@@ -121,7 +121,7 @@ class RedisGenerations:
         tag = self._live.stats("").removeprefix("stats")
         done = await self._database.run_script(
             SWITCH,
-            [key for pair in zip(self._places(self._live), self._places(self._beside), strict=True) for key in pair],
+            [key for pair in zip(_places(self._live), _places(self._beside), strict=True) for key in pair],
             [
                 *expected, new.hash, new.gen, number,
                 _prefix(self._live), _prefix(self._beside), tag,
@@ -138,9 +138,10 @@ class RedisGenerations:
         names = await self._database.run("HGET", self._live.settings, "setting:OHLCV_INTERVALS")
         return sorted({ONE_MINUTE.name, *(names.decode().split(",") if names else ())})
 
-    @staticmethod
-    def _places(keys: Keys) -> list[str]:
-        return [keys.head, keys.markets, keys.sources, keys.undo, keys.due, keys.closed, keys.settings]
+
+def _places(keys: Keys) -> list[str]:
+    """Keys that change place, the head and the registry first."""
+    return [keys.head, keys.markets, keys.sources, keys.undo, keys.due, keys.closed, keys.settings]
 
 
 def _prefix(keys: Keys) -> str:

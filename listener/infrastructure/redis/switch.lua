@@ -4,7 +4,8 @@
 -- ARGV  1 hash, 2 gen, 3 seq that the live head must have ('' where there is none); 4 hash, 5 gen of the new head
 --       6 gen and epoch to take; 7 live prefix before 'kind', 8 new prefix, 9 the tag and colon before a market
 --       10 number of the live intervals, their names, then the names of the new ones
--- Returns {1} if done, {0} if one of the heads is another.
+-- Returns {1} if done, {0} if one of the heads is another. Whoever leads loses the lease for a moment, so that
+-- it reads what is stored now and not when it next commits.
 
 local live = redis.call('HMGET', KEYS[1], 'hash', 'gen', 'seq')
 local new = redis.call('HMGET', KEYS[2], 'hash', 'gen')
@@ -43,4 +44,5 @@ for i = 1, #KEYS, 2 do
   end
 end
 redis.call('HSET', KEYS[1], 'gen', ARGV[6], 'epoch', ARGV[6], 'seq', '0')
+redis.call('SET', ARGV[7] .. 'lease' .. string.sub(ARGV[9], 1, -2), 'switched', 'PX', '1500')
 return {1}
