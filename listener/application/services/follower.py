@@ -402,8 +402,8 @@ class Follower:
         """Undo the blocks above `ancestor`."""
         started = self._clock.monotonic()
         undos = await self._store.load_undos(ancestor.number)
-        orphaned = range(self.state.head.number, ancestor.number, -1)
-        if [undo.block.number for undo in undos] != list(orphaned):
+        orphaned = [block for block in reversed(self.state.recent()) if block.number > ancestor.number]
+        if [undo.block for undo in undos] != orphaned:
             raise Superseded(f"before-images above block {ancestor.number} are not those of our blocks")
         affected = {undo.market for block in undos for undo in block.markets}
         states = await self._load_ours(affected)
