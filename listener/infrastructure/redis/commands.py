@@ -109,8 +109,9 @@ def _candles(changes: ChangeSet, keys: Keys) -> Iterable[Command]:
 
 
 def _undo(changes: ChangeSet, keys: Keys) -> Iterable[Command]:
-    if changes.undo_dropped:
-        yield ("HDEL", keys.undo, *changes.undo_dropped)
+    dropped = changes.undo_dropped
+    for start in range(0, len(dropped), 1000):
+        yield ("HDEL", keys.undo, *dropped[start : start + 1000])
     if changes.undo:
         markets = {market_id: state.market for market_id, state in changes.states.items()}
         yield ("HSET", keys.undo, changes.undo.block.number, encode_undo(changes.undo, markets))
