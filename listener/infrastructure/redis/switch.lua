@@ -16,26 +16,30 @@ for i = 1, 2 do
   if (new[i] or '') ~= ARGV[i + 3] then return {0} end
 end
 
-local function each(prefix, key, first, last, act)
-  for _, market in ipairs(redis.call('ZRANGE', key, 0, -1)) do
-    for _, kind in ipairs({'stats', 'trades', 'market'}) do
-      act(prefix, kind .. ARGV[9] .. market)
-    end
-    for i = first, last do
-      act(prefix, 'candles' .. ARGV[9] .. market .. ':' .. ARGV[i])
-    end
+local tag = ARGV[9]
+local intervals = tonumber(ARGV[10])
+
+-- Names of a market's keys, without prefix.
+local function names(market, first, last)
+  local found = {'stats' .. tag .. market, 'trades' .. tag .. market, 'market' .. tag .. market}
+  for i = first, last do
+    found[#found + 1] = 'candles' .. tag .. market .. ':' .. ARGV[i]
   end
+  return found
 end
 
-local intervals = tonumber(ARGV[10])
-each(ARGV[7], KEYS[3], 11, 10 + intervals, function(prefix, name)
-  redis.call('UNLINK', prefix .. name)
-end)
-each(ARGV[8], KEYS[4], 11 + intervals, #ARGV, function(prefix, name)
-  if redis.call('EXISTS', prefix .. name) == 1 then
-    redis.call('RENAME', prefix .. name, ARGV[7] .. name)
+for _, market in ipairs(redis.call('ZRANGE', KEYS[3], 0, -1)) do
+  local old = names(market, 11, 10 + intervals)
+  for i, name in ipairs(old) do
+    old[i] = ARGV[7] .. name
   end
-end)
+  redis.call('UNLINK', unpack(old))
+end
+for _, market in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
+  for _, name in ipairs(names(market, 11 + intervals, #ARGV)) do
+    redis.pcall('RENAME', ARGV[8] .. name, ARGV[7] .. name) -- a market without trades has only a record
+  end
+end
 for i = 1, #KEYS, 2 do
   if redis.call('EXISTS', KEYS[i + 1]) == 1 then
     redis.call('RENAME', KEYS[i + 1], KEYS[i])
