@@ -2,8 +2,8 @@
 
     python bench/switch.py [markets]
 
-Fills an embedded Valkey with two generations of so many markets (record, statistics, trades, six intervals) and
-switches. Prints keys moved, milliseconds, and microseconds a key; the median of five.
+Fills an embedded Valkey with two generations of so many markets (record, statistics, trades, six intervals)
+and switches. Prints keys moved, milliseconds, and microseconds a key; the median of five.
 """
 
 import asyncio
@@ -23,7 +23,9 @@ from listener.infrastructure.redis.generations import RedisGenerations
 from listener.infrastructure.redis.keys import Keys
 
 NAMES = ("1m", "5m", "15m", "1h", "4h", "1d")
-RULES = Rules(tuple(map(Interval.parse, NAMES)), frozenset(NAMES), "execution", {}, 200, Finality(64), frozenset())
+RULES = Rules(
+    tuple(map(Interval.parse, NAMES)), frozenset(NAMES), "execution", {}, 200, Finality(64), frozenset()
+)
 ROUNDS = 5
 
 

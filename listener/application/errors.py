@@ -18,6 +18,7 @@ ListenerError
     ├── WrongChain              the node serves another chain than CHAIN_ID
     ├── ChainRestarted          same chain id, another chain: a dev chain began anew
     ├── ForeignData             Redis holds data of something else
+    ├── TornData                Redis applied a part of a commit
     ├── NewerSchema             Redis holds data of a newer version of this service
     ├── SettingsChanged         a setting that gives stored data its meaning was changed
     ├── ReorgTooDeep            a fork below what can be undone
@@ -113,6 +114,12 @@ class ForeignData(Fatal):
 
 class NewerSchema(Fatal):
     """Redis was written by a newer version."""
+
+    exit_code = 4
+
+
+class TornData(Fatal):
+    """Redis applied a part of a commit: what is stored cannot be trusted."""
 
     exit_code = 4
 

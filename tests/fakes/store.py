@@ -105,7 +105,12 @@ class FakeStore:
 
     def _expect(self, base: Head) -> None:
         found = self.committed
-        if found is None or (found.hash, found.gen, found.seq) != (base.hash, base.gen, base.seq):
+        if found is None or (found.hash, found.gen, found.seq, found.as_of) != (
+            base.hash,
+            base.gen,
+            base.seq,
+            base.as_of,
+        ):
             raise Superseded(f"expected {base}, found {found}")
 
     async def commit(self, changes: ChangeSet) -> Head:

@@ -17,6 +17,7 @@ from listener.application.errors import (
     StoreMisused,
     StoreUnavailable,
     Superseded,
+    TornData,
 )
 from listener.application.interfaces import ChainIdentity, Cursor, MarketStore, Outbox, RowId
 from listener.application.state import ChangeSet, Finality, Head, Rules
@@ -722,6 +723,29 @@ async def test_where_the_audit_stands_is_remembered_by_hash(bench: Bench) -> Non
     stored = await bench.store.load()
     assert stored is not None
     assert stored.state.audited == -1
+
+
+async def test_a_part_of_a_commit_is_noticed(server: RedisBench) -> None:
+    """A script that Redis ran in part, as after a replay of a file cut inside a transaction, is found at load."""
+    writer = await started(server)
+    writer.chain.mine(created(0), swap(0))
+    await writer.follow()
+    assert await server.store.load() is not None
+    await server.redis.hincrby(KEYS.settings, "begun", 1)
+    with pytest.raises(TornData, match="verify --repair"):
+        await server.store.load()
+
+
+async def test_a_lost_refresh_is_noticed(bench: Bench) -> None:
+    """A commit that only let time pass moves neither block nor row: `asOf` tells that it was lost."""
+    writer = await started(bench)
+    writer.chain.mine(created(0), swap(0))
+    await writer.follow()
+    head = await bench.store.head()
+    later = replace(head, as_of=head.as_of + MINUTE_MS)
+    await bench.store.commit(ChangeSet(base=head, head=later, live=False))
+    with pytest.raises(Superseded):
+        await bench.store.commit(ChangeSet(base=head, head=later, live=False))
 
 
 async def test_the_outbox_is_bounded_by_bytes(server: RedisBench) -> None:

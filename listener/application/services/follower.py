@@ -120,7 +120,6 @@ class Follower:
         self._identity: ChainIdentity | None = None
         self._state: StreamState | None = None
         self._markets: OrderedDict[MarketId, MarketState] = OrderedDict()
-        self._unsettled: ChangeSet | None = None
         self._corrections: dict[str, BlockFacts] = {}
         self._to_undo: list[BlockRef] = []
         self._left: Head | None = None
@@ -142,8 +141,8 @@ class Follower:
     async def run(self) -> None:
         """Recover, then follow for ever. Raises `Superseded`, `Retryable` and `Fatal` errors.
 
-        May be called again after a `Retryable` error: the identity of the chain is checked anew, an
-        unknown outcome is settled, and what was committed is not read again. After `Superseded` it is.
+        May be called again after a `Retryable` error: the identity of the chain is checked anew, and what
+        was committed is not read again, unless the outcome of a commit is not known.
         """
         try:
             await self._resume()
@@ -185,7 +184,6 @@ class Follower:
             self._left = self._state.head
         self._state = None
         self._markets.clear()
-        self._unsettled = None
         self._corrections.clear()
         self._to_undo.clear()
         self._passed_minute = -1
@@ -212,7 +210,6 @@ class Follower:
         identity = await self._identify()
         if self._state is None:
             self._state = await self._recover(identity)
-        await self._settle()
 
     async def _identify(self) -> ChainIdentity:
         identity = await self._chain.identity()
@@ -479,29 +476,22 @@ class Follower:
         return known
 
     async def _commit(self, changes: ChangeSet, started: float) -> None:
-        """Commit, and follow what was committed. An unknown outcome is settled by the next `run`."""
-        self._unsettled = changes
-        head = await self._store.commit(changes)
+        """Commit, and follow what was committed.
+
+        Where the answer is lost, the commit may have happened, or may still happen. Then nothing that we know
+        is certain: the next `run` reads what is stored and raises `gen`, after which it cannot happen any more.
+        """
+        try:
+            head = await self._store.commit(changes)
+        except BaseException:
+            self.forget()
+            raise
         self._committed(changes, head)
         self._observer.committed(changes, self._clock.monotonic() - started)
-
-    async def _settle(self) -> None:
-        """Find out whether the commit whose answer was lost has happened."""
-        changes, self._unsettled = self._unsettled, None
-        if changes is None:
-            return
-        self._markets.clear()
-        head = await self._store.head()
-        if head == changes.base:
-            return
-        if (head.hash, head.gen, head.epoch) != (changes.head.hash, changes.head.gen, changes.head.epoch):
-            raise Superseded("another instance has committed to this stream")
-        self._committed(changes, head)
 
     def _committed(self, changes: ChangeSet, head: Head) -> None:
         changes.head = head
         self.state.apply(changes)
-        self._unsettled = None
         if changes.reorg:
             for market in changes.reorg.markets:
                 self._markets.pop(market, None)

@@ -7,6 +7,7 @@ which before Python 3.12 can lose a cancellation, and a service that loses one c
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
@@ -122,6 +123,16 @@ class Database:
             return ""
         text = info if isinstance(info, dict) else {}
         return str(text.get("run_id", ""))
+
+    async def rewrite_log(self) -> None:
+        """Have the server write its append-only file anew, if it has one and may.
+
+        Redis up to 7.0 at least, cut off inside a transaction and restarted, goes on behind the open
+        transaction, and its next restart runs both as one. A new file has no such place.
+        """
+        with suppress(StoreMisused):
+            if (await self.run("INFO", "persistence")).get("aof_enabled"):
+                await self.run("BGREWRITEAOF")
 
     async def memory(self, key: str) -> int:
         """Bytes that a key takes, about; 0 if there is none, or the server does not say."""

@@ -1,13 +1,13 @@
 """The committed state of one stream in Redis or Valkey."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from importlib.resources import files
 from typing import Any
 
-from listener.application.errors import ForeignData, NewerSchema, Superseded
+from listener.application.errors import ForeignData, NewerSchema, Superseded, TornData
 from listener.application.interfaces import ChainIdentity, RowId, StoredStream
 from listener.application.state import BlockUndo, ChangeSet, Head, MarketState, Rules, StreamState, Written
 from listener.domain.entities import Candle, Market
@@ -39,6 +39,7 @@ class RedisStore:
         self._outbox_rows = outbox.rows
         self._outbox = OutboxSize(outbox.bytes)
         self._server = ""
+        self._restarted = False
 
     async def load(self) -> StoredStream | None:
         """See `MarketStore.load`."""
@@ -51,6 +52,14 @@ class RedisStore:
         private = (keys.settings, keys.sources, keys.closed, keys.undo)
         answers = await self._database.run_all(("HGETALL", key) for key in private)
         settings, sources, closed = (text(answer) for answer in answers[:3])
+        begun, done = settings.get("begun"), settings.get("done")
+        if begun != done:
+            raise TornData(
+                f"Redis has applied a part of a commit ({begun} begun, {done} done): after a crash it has "
+                "replayed a file that it had cut inside a transaction, or a key of ours has a foreign type; "
+                "run `listener verify --repair`"
+            )
+        self._restarted = settings.get("server") not in {None, self._server}
         undos = sorted(map(decode_undo, answers[3].values()), key=lambda undo: undo.block.number)
         state = StreamState(
             base=int(settings["base"]),
@@ -100,7 +109,7 @@ class RedisStore:
         ]  # fmt: skip
         if not keys.generation:
             written.append(("SET", keys.partitions, 1))
-        await self._run("", "", "", 0, [], written)
+        await self._run(("", "", "", ""), 0, [], written)
 
     async def take_over(self, head: Head, floor: int) -> Head:
         """See `MarketStore.take_over`.
@@ -114,6 +123,8 @@ class RedisStore:
             ("HSET", self._keys.head, "gen", new.gen, "epoch", new.epoch, "seq", 0),
         ]
         await self._expect(head, new, [], written)
+        if self._restarted:
+            await self._database.rewrite_log()
         self._outbox.begin(await self._database.memory(self._keys.outbox))
         return new
 
@@ -135,25 +146,29 @@ class RedisStore:
         return replace(head, seq=seq)
 
     async def _expect(self, base: Head, head: Head, new_rows: list[RowData], written: list[Command]) -> int:
-        applied, found = await self._run(base.hash, base.gen, base.seq, head.epoch, new_rows, written)
+        expected = (base.hash, base.gen, base.seq, base.as_of)
+        applied, found = await self._run(expected, head.epoch, new_rows, written)
         if not applied:
             raise Superseded(
-                f"expected block {base.number} {base.hash} generation {base.gen} row {base.seq}, "
-                f"found {' '.join(found)}: another instance writes to this stream"
+                f"expected block {base.number}, {' '.join(map(str, expected))}, found {' '.join(found)}: "
+                "another instance writes to this stream, or Redis went back in time"
             )
         return int(found[0])
 
     async def _run(
-        self, block: str, gen: Word, seq: Word, epoch: int, new_rows: list[RowData], written: list[Command]
+        self, expected: Sequence[Word], epoch: int, new_rows: list[RowData], written: list[Command]
     ) -> tuple[bool, list[str]]:
         """Run the script; whether it was applied, and what it answered."""
-        words: list[Word] = [block, gen, seq, epoch, self._outbox_rows, len(new_rows)]
+        keys = self._keys
+        words: list[Word] = [*expected, epoch, self._outbox_rows, len(new_rows)]
         for row in new_rows:
             words += row
         for command in written:
             words.append(len(command))
             words += command
-        applied, *found = await self._database.run_script(APPLY, [self._keys.head, self._keys.outbox], words)
+        applied, *found = await self._database.run_script(
+            APPLY, [keys.head, keys.outbox, keys.settings], words
+        )
         return bool(applied), [part.decode() for part in found]
 
     async def load_markets(self, markets: Iterable[MarketId]) -> dict[MarketId, MarketState]:
