@@ -23,7 +23,7 @@ class ChainProfile(NamedTuple):
     """What to assume of a chain.
 
     Attributes:
-        block_ms: usual time between blocks; None: unknown, or blocks come only with transactions.
+        block_ms: usual time between blocks; some chains make none without transactions. None: unknown.
         finality_blocks: deepest reorg to be prepared for.
         bloom: whether headers' logs blooms can be held against a node's logs.
         native_symbol: of the currency that gas is paid in.
@@ -47,19 +47,18 @@ _CHAINS: Final[dict[int, ChainProfile]] = {
     100: ChainProfile("Gnosis", 5_000, 64, "strict", "XDAI"),
     # BEP-619: 450 ms since January 2026. Fast finality takes seconds; without its votes, many minutes' worth.
     56: ChainProfile("BNB Smart Chain", 450, 700, "lenient", "BNB"),
-    # Logs of state syncs are not in the bloom (0xPolygon/bor#90). Reorgs of hundreds of blocks have been seen.
+    # Logs of state syncs are not in the bloom (0xPolygon/bor#90). Reorgs of hundreds of blocks were seen.
     137: ChainProfile("Polygon", 2_000, 500, "lenient", "POL"),
     # Final at once: Snowman, CometBFT, Lachesis, MonadBFT, HyperBFT.
     43114: ChainProfile("Avalanche C-Chain", 2_000, 64, "lenient", "AVAX"),
     80094: ChainProfile("Berachain", 2_000, 64, "lenient", "BERA"),
     146: ChainProfile("Sonic", 1_000, 64, "lenient", "S"),
-    143: ChainProfile("Monad", 400, 128, "lenient", "MON"),
+    # Measured, https://docs.monad.xyz/ai/current-facts.
+    143: ChainProfile("Monad", 300, 128, "lenient", "MON"),
     # Logs of system transactions are not in the bloom, nor the transactions in the block (squid-sdk#495).
     999: ChainProfile("HyperEVM", 1_000, 64, "off", "HYPE"),
     # Blooms differ from the logs that are served (sei-protocol/sei-chain#2230, #2268, #2371).
     1329: ChainProfile("Sei", 400, 128, "lenient", "SEI"),
-    # Three seconds; the finalized tag follows by two blocks, but not under all circumstances.
-    2020: ChainProfile("Ronin", 3_000, 200, "lenient", "RON"),
     # Sequencers: reorgs follow the chain below.
     10: ChainProfile("Optimism", 2_000, 300, "lenient", "ETH"),
     8453: ChainProfile("Base", 2_000, 300, "lenient", "ETH"),
@@ -67,8 +66,10 @@ _CHAINS: Final[dict[int, ChainProfile]] = {
     81457: ChainProfile("Blast", 2_000, 300, "lenient", "ETH"),
     5000: ChainProfile("Mantle", 2_000, 300, "lenient", "MNT"),
     130: ChainProfile("Unichain", 1_000, 600, "lenient", "ETH"),
+    # On Ethereum since May 2026 (smartcontractkit/chainlink-evm#468), "<1s" by www.alchemy.com/rpc/ronin.
+    2020: ChainProfile("Ronin", 1_000, 600, "lenient", "RON"),
     42220: ChainProfile("Celo", 1_000, 600, "lenient", "CELO"),
-    # Blocks only with transactions, down to 250 ms apart.
+    # Blocks come with transactions only.
     42161: ChainProfile("Arbitrum One", 250, 1_200, "lenient", "ETH"),
     534352: ChainProfile("Scroll", 3_000, 300, "lenient", "ETH"),
     59144: ChainProfile("Linea", 3_000, 300, "lenient", "ETH"),

@@ -33,6 +33,8 @@ FOREIGN_S: Final = 60.0
 
 _IDENTITY: Final[Sequence[Call]] = (("eth_chainId", ()), ("eth_getBlockByNumber", ("0x0", False)))
 _INVALID_PARAMS: Final = -32602
+_TAGS: Final = ("finalized", "safe")
+"""Not every chain has them."""
 _OF_STATE: Final = frozenset({"eth_call", "eth_getCode"})
 """Their errors may be a contract's, or say that old state is gone."""
 
@@ -283,7 +285,9 @@ def _failure(calls: Sequence[Call], replies: Sequence[Reply]) -> ListenerError |
         error = translated(reply.error, method)
         if isinstance(error, NodeLimited):
             return error
-        about_the_call = method in _OF_STATE or "finalized" in params or reply.error.code == _INVALID_PARAMS
+        about_the_call = (
+            method in _OF_STATE or (params and params[0] in _TAGS) or reply.error.code == _INVALID_PARAMS
+        )
         if isinstance(error, NodeSlow) and _is_range(method, params):
             continue
         if isinstance(error, NodeUnavailable | NodeUnsuitable) and not about_the_call:

@@ -210,7 +210,8 @@ class HttpRpc:
         text = body.decode("utf-8", "replace")
         told = f"{self.host}: HTTP {response.status}: {text[:200]}"
         if response.status == 429:
-            raise NodeLimited(told, _wait_of(response.headers) or _wait_in(text))
+            wait_s = _wait_of(response.headers)
+            raise NodeLimited(told, _wait_in(text) if wait_s is None else wait_s)
         raise NodeUnavailable(told)
 
 
