@@ -62,11 +62,10 @@ class Service:
         )
         self._commits = LocalSignal()
         self._hints = HintSlot(settings.poll_interval_ms / 1000)
+        self._lease = RedisLease(self._database, self._keys, settings.lease_ms)
         self._follower = self._build_follower()
         self._backend = self._connect_backend()
-        self._leadership = Leadership(
-            RedisLease(self._database, self._keys, settings.lease_ms), self._work, self._clock, self._observer
-        )
+        self._leadership = Leadership(self._lease, self._work, self._clock, self._observer)
 
     async def run(self) -> None:
         """Run until cancelled, or until something fatal happens.
@@ -132,6 +131,7 @@ class Service:
             start=settings.start_block,
             fingerprint=settings.fingerprint(),
             tell_backend=settings.backend_socket_url is not None,
+            lease=self._lease,
         )
 
     def _build_publisher(self, backend: SocketIoBackend) -> Publisher:

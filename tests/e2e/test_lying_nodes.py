@@ -54,7 +54,7 @@ def test_logs_that_are_missing_are_found_in_the_receipts(
 def test_the_audit_repairs_what_a_bloom_cannot_show(
     system: System,
     launchpad: Launchpad,
-    second: bool,  # noqa: FBT001
+    second: bool,
 ) -> None:
     """Without bloom checks half of a block's trades are missing; the audit finds and repairs them."""
     factory = launchpad.factory.address

@@ -26,6 +26,7 @@ from listener.application.interfaces import (
     Clock,
     CommitSignal,
     HeadHints,
+    Lease,
     MarketStore,
     Observer,
     StoredStream,
@@ -86,6 +87,7 @@ class Follower:
     Args:
         start: first block that matters, or None: the oldest deployment among `rules.factories`.
         tell_backend: write outbox rows; without a backend nobody would read them.
+        lease: without it the stream is not taken over; None: nobody else wants it.
     """
 
     def __init__(
@@ -103,6 +105,7 @@ class Follower:
         start: int | None,
         fingerprint: Mapping[str, str],
         tell_backend: bool,
+        lease: Lease | None = None,
     ) -> None:
         self._chain = chain
         self._hints = hints
@@ -116,6 +119,7 @@ class Follower:
         self._start = start
         self._fingerprint = fingerprint
         self._tell = tell_backend
+        self._lease = lease
         self._fetcher = Fetcher(chain, limits.fetch)
         self._identity: ChainIdentity | None = None
         self._state: StreamState | None = None
@@ -238,6 +242,8 @@ class Follower:
         self._numbers_used = max(
             self._clock.now(), self._numbers_used + 1, state.head.epoch + 1, state.head.gen + 1
         )
+        if self._lease is not None and not await self._lease.hold():
+            raise Superseded("the lease has gone to another instance")
         state.head = await self._store.take_over(state.head, self._numbers_used)
         return state
 
