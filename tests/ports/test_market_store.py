@@ -726,7 +726,7 @@ async def test_where_the_audit_stands_is_remembered_by_hash(bench: Bench) -> Non
 
 
 async def test_a_part_of_a_commit_is_noticed(server: RedisBench) -> None:
-    """A script that Redis ran in part, as when it replays a file cut inside a transaction, is found at load."""
+    """A script that ran in part, as when Redis replays a file cut inside a transaction, is found at load."""
     writer = await started(server)
     writer.chain.mine(created(0), swap(0))
     await writer.follow()

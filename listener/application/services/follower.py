@@ -485,7 +485,8 @@ class Follower:
         """Commit, and follow what was committed.
 
         Where the answer is lost, the commit may have happened, or may still happen. Then nothing that we know
-        is certain: the next `run` reads what is stored and raises `gen`, after which it cannot happen any more.
+        is certain: the next `run` reads what is stored and raises `gen`, after which it cannot happen any
+        more.
         """
         try:
             head = await self._store.commit(changes)
