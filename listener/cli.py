@@ -170,21 +170,23 @@ def verify(
 
     The service may go on meanwhile. Needs as much of Redis' memory again while it runs.
     """
-    from listener.application.services.rebuild import OrphanedHead
+    from listener.application.errors import OrphanedHead
     from listener.rebuilding import Rebuilding
 
+    shown = 0
+
+    def tell(difference: "Difference") -> None:
+        nonlocal shown
+        shown += 1
+        if shown <= DIFFERENCES_SHOWN:
+            _show(difference)
+
     async def compare() -> int:
-        rebuilding = Rebuilding(_settings(), None)
-        found = 0
         try:
-            async for difference in rebuilding.verify(market):
-                found += 1
-                if found <= DIFFERENCES_SHOWN:
-                    _show(difference)
+            return await Rebuilding(_settings(), None).verify(market, tell)
         except OrphanedHead as error:
-            found += 1
             console.print(str(error), highlight=False)
-        return found
+            return 1
 
     found = _run(compare())
     console.print(f"{found or 'No'} difference{'' if found == 1 else 's'}.")

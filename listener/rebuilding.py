@@ -1,13 +1,15 @@
 """Wiring of the commands that load the chain anew beside the stored data: `resync` and `verify`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Final
 
 from listener.application.errors import InvalidConfiguration
-from listener.application.interfaces import ChainSource
+from listener.application.interfaces import ChainSource, Lease
 from listener.application.services.follower import Follower
-from listener.application.services.rebuild import Difference, OneMarket, resync, verify
+from listener.application.services.leadership import while_holding
+from listener.application.services.rebuild import Difference, OneMarket, Rebuilder
 from listener.config.settings import Settings
 from listener.domain.value_objects import MarketId
 from listener.infrastructure.blockchain.heads import HintSlot
@@ -19,6 +21,7 @@ from listener.infrastructure.observability.progress import ProgressDisplay
 from listener.infrastructure.redis.client import Database
 from listener.infrastructure.redis.generations import RedisGenerations
 from listener.infrastructure.redis.keys import Keys
+from listener.infrastructure.redis.lease import RedisLease
 from listener.infrastructure.redis.maintenance import find_market
 from listener.infrastructure.redis.outbox import OutboxBounds
 from listener.infrastructure.redis.store import RedisStore
@@ -46,14 +49,15 @@ class Rebuilding:
         """Fill the generation and put it in the place of the live one; the number of the new head."""
         async with AsyncExitStack() as stack:
             node, database = self._connect(stack)
-            generations, follower = await self._beside("resync", node.source, database)
-            return await resync(follower, generations, self._clock)
+            rebuilder, lease = await self._beside("resync", node.source, database)
+            return await self._alone(lease, rebuilder.resync)
 
-    async def verify(self, market: str | None) -> AsyncIterator[Difference]:
-        """Fill the generation, compare it with the live one, and remove it.
+    async def verify(self, market: str | None, tell: Callable[[Difference], None]) -> int:
+        """Fill the generation, compare it with the live one, and remove it; the number of differences.
 
         Args:
             market: id, or symbol of a recent one; None: all.
+            tell: gets each difference.
 
         Raises:
             InvalidConfiguration: there is no such market.
@@ -65,14 +69,38 @@ class Rebuilding:
             if market is not None:
                 market_id, emitter = await self._emitter(database, market)
                 only, source = [market_id], OneMarket(node.source, market_id, emitter)
-            generations, follower = await self._beside("verify", source, database)
-            await generations.clear()
-            try:
-                async for differences in verify(follower, source, generations, self._clock, only):
-                    for difference in differences:
-                        yield difference
-            finally:
-                await generations.clear()
+            rebuilder, lease = await self._beside("verify", source, database)
+            return await self._alone(lease, partial(self._compare, rebuilder, only, tell))
+
+    @staticmethod
+    async def _compare(
+        rebuilder: Rebuilder, only: list[MarketId] | None, tell: Callable[[Difference], None]
+    ) -> int:
+        found = 0
+        await rebuilder.clear()
+        try:
+            async for differences in rebuilder.verify(only):
+                found += len(differences)
+                for difference in differences:
+                    tell(difference)
+        finally:
+            await rebuilder.clear()
+        return found
+
+    async def _alone(self, lease: Lease, work: Callable[[], Awaitable[int]]) -> int:
+        """Work while nobody else does the same.
+
+        Raises:
+            InvalidConfiguration: somebody does.
+        """
+        if not await lease.hold():
+            raise InvalidConfiguration("another `listener resync` or `verify` is under way on this Redis")
+        try:
+            return await while_holding(lease, self._clock, work)
+        except BaseExceptionGroup as group:
+            raise group.exceptions[0] from None
+        finally:
+            await lease.release()
 
     async def _emitter(self, database: Database, wanted: str) -> tuple[MarketId, str]:
         keys = Keys(self._settings.chain_id)
@@ -91,7 +119,7 @@ class Rebuilding:
 
     async def _beside(
         self, generation: str, source: ChainSource, database: Database
-    ) -> tuple[RedisGenerations, Follower]:
+    ) -> tuple[Rebuilder, Lease]:
         settings, rules = self._settings, self._settings.rules()
         live = Keys(settings.chain_id)
         beside = live.beside(generation)
@@ -100,6 +128,7 @@ class Rebuilding:
             base = await database.run("HGET", live.settings, "base")
             start = None if base is None else int(base) + 1
         bounds = OutboxBounds(settings.outbox_max_rows, settings.outbox_max_bytes)
+        lease = RedisLease(database, beside, settings.lease_ms)
         follower = Follower(
             chain=source,
             hints=HintSlot(1.0),
@@ -113,5 +142,13 @@ class Rebuilding:
             start=start,
             fingerprint={**settings.fingerprint(), "FROM": str(start)},
             tell_backend=False,
+            lease=lease,
         )
-        return RedisGenerations(database, live, beside, rules), follower
+        rebuilder = Rebuilder(
+            follower=follower,
+            chain=source,
+            generations=RedisGenerations(database, live, beside, rules),
+            clock=self._clock,
+            observer=self._observer,
+        )
+        return rebuilder, lease

@@ -3,6 +3,7 @@
 ```
 ListenerError
 ├── Superseded                the head is not what we left: recover, if the stream is still ours
+├── OrphanedHead              the stored head is not on the node's chain, and cannot be compared with it
 ├── Retryable                 wait and try again; nothing was lost
 │   ├── NodeUnavailable         no answer, an HTTP error, a rate limit
 │   │   ├── NodeSlow              no answer in time
@@ -19,6 +20,7 @@ ListenerError
     ├── ChainRestarted          same chain id, another chain: a dev chain began anew
     ├── ForeignData             Redis holds data of something else
     ├── TornData                Redis applied a part of a commit
+    ├── InterruptedReset        a removal of stored data was broken off
     ├── NewerSchema             Redis holds data of a newer version of this service
     ├── SettingsChanged         a setting that gives stored data its meaning was changed
     ├── ReorgTooDeep            a fork below what can be undone
@@ -82,6 +84,10 @@ class Superseded(ListenerError):
     """The store's head is not what we left there: another instance wrote, or the store lost its tail."""
 
 
+class OrphanedHead(ListenerError):
+    """A stored head is not on the node's chain: what stands on it cannot be compared with the chain."""
+
+
 class Fatal(ListenerError):
     """Somebody has to act; the message says how."""
 
@@ -120,6 +126,12 @@ class NewerSchema(Fatal):
 
 class TornData(Fatal):
     """Redis applied a part of a commit: what is stored cannot be trusted."""
+
+    exit_code = 4
+
+
+class InterruptedReset(Fatal):
+    """A removal of stored data was broken off: what is left is not whole."""
 
     exit_code = 4
 

@@ -326,7 +326,7 @@ class StreamState:
         newest = self.window[-1].block
         found = (
             written
-            for written in self.window
+            for written in islice(self.window, 1, None)
             if written.digest
             and written.block.number > self.audited
             and rules.finality.reached(written.block, newest, self.finalized)

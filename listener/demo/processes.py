@@ -203,15 +203,16 @@ class Valkey(Child):
                 "bind": "127.0.0.1",
                 "dir": str(directory),
                 "save": "",
-                **config,
-            }
+            } | config
             words = [word for name, value in settings.items() for word in (f"--{name}", value)]
             try:
                 super().__init__("valkey", [get_binary_path(), *words], ready="Ready to accept connections")
-                return
-            except ProcessFailed:  # somebody else was quicker
-                if attempt == PORTS_TRIED - 1 or not any("Failed listening" in line for line in self.lines):
+            except ProcessFailed:
+                taken = any("Failed listening" in line for line in self.lines)
+                if not taken or attempt == PORTS_TRIED - 1:
                     raise
+            else:
+                return
 
 
 def start_valkey(directory: Path, **config: str) -> Valkey:

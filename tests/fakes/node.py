@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import orjson
 from aiohttp import web
@@ -78,6 +78,22 @@ def _stated(fact: Fact) -> tuple[list[str], str]:
             return [TRADE_TOPIC], "0x"
 
 
+def bloom_of(logs: list[Json]) -> str:
+    """The logs bloom of a block, bit by bit as the yellow paper has it."""
+    bloom = bytearray(256)
+    for log in logs:
+        for value in (log["address"], *log["topics"]):
+            digest = keccak(hexstr=value)
+            for first, second in zip(digest[0:6:2], digest[1:6:2], strict=True):
+                bit = (first << 8 | second) & 2047
+                bloom[255 - bit // 8] |= 1 << bit % 8
+    return "0x" + bloom.hex()
+
+
+NO_BLOOM: Final = "0x" + "00" * 256
+FULL_BLOOM: Final = "0x" + "ff" * 256
+
+
 @dataclass(slots=True)
 class Raw:
     """A raw HTTP answer, or none."""
@@ -96,6 +112,11 @@ class FakeNode:
         behind: how many of the newest blocks it does not know yet.
         raw: raw answers to the requests to come; None: an honest one.
         spoil: changes the answer to one call: method, parameters and honest answer in, answer out.
+        bloom: what headers say instead of the logs' bloom; None: the right one.
+        receipts: whether they are offered for whole blocks, one by one, or not at all.
+        lose: what `eth_getLogs` leaves of the logs, for the next `lose_calls` calls.
+        most_logs: `eth_getLogs` cuts longer answers there, and says nothing.
+        final: how many blocks below the tip `finalized` is; None: the tag is not known.
         contracts: what `eth_call` answers, by address and selector.
         asked: method and parameters of every call.
     """
@@ -104,6 +125,12 @@ class FakeNode:
     behind: int = 0
     raw: deque[Raw | None] = field(default_factory=deque)
     spoil: Callable[[str, list[Any], Json], Json] = lambda _method, _params, answer: answer
+    bloom: str | None = None
+    receipts: Literal["block", "each", "none"] = "block"
+    lose: Callable[[list[Json]], list[Json]] = lambda logs: logs
+    lose_calls: int = 1_000_000
+    most_logs: int = 1_000_000
+    final: int | None = 2
     contracts: dict[tuple[str, str], Json] = field(default_factory=dict)
     asked: list[tuple[str, list[Any]]] = field(default_factory=list)
     requests: int = 0
@@ -133,14 +160,22 @@ class FakeNode:
         match method:
             case "eth_chainId":
                 return {"result": hex(self.chain.chain_id)}
+            case "eth_getBlockByNumber" if params[0] == "finalized" and self.final is None:
+                return {"error": {"code": -32602, "message": "hex string without 0x prefix"}}
             case "eth_getBlockByNumber":
-                number = len(self._known) - 1 if params[0] == "latest" else int(params[0], 16)
+                number = self._number(params[0])
                 return {"result": self._header(self._known[number]) if number < len(self._known) else None}
             case "eth_getBlockByHash":
                 found = [facts for facts in self._known if facts.block.hash == params[0]]
                 return {"result": self._header(found[0]) if found else None}
             case "eth_getLogs":
                 return self._logs(params[0])
+            case "eth_getBlockReceipts" if self.receipts == "block":
+                found = [facts for facts in self._known if facts.block.hash == params[0]]
+                return {"result": self._receipts(found[0]) if found else None}
+            case "eth_getTransactionReceipt" if self.receipts != "none":
+                receipts = [receipt for facts in self._known for receipt in self._receipts(facts)]
+                return {"result": next((r for r in receipts if r["transactionHash"] == params[0]), None)}
             case "eth_call":
                 return self._call(params[0])
             case "eth_getCode":
@@ -148,16 +183,35 @@ class FakeNode:
                 return {"result": "0x60" if deployed is not None and int(params[1], 16) >= deployed else "0x"}
         return {"error": {"code": -32601, "message": f"the method {method} does not exist/is not available"}}
 
+    def _number(self, tag: str) -> int:
+        newest = len(self._known) - 1
+        if tag == "finalized":
+            return max(newest - (self.final or 0), 0)
+        return newest if tag == "latest" else int(tag, 16)
+
     def _header(self, facts: BlockFacts) -> Json:
         block = facts.block
+        logs = [log_of(fact, block) for fact in facts.facts]
         return {
             "number": hex(block.number),
             "hash": block.hash,
             "parentHash": block.parent_hash,
             "timestamp": hex(block.timestamp // 1000),
-            "logsBloom": "0x" + "00" * 256,
-            "transactions": [],
+            "logsBloom": bloom_of(logs) if self.bloom is None else self.bloom,
+            "transactions": list(dict.fromkeys(fact.tx_hash for fact in facts.facts)),
         }
+
+    def _receipts(self, facts: BlockFacts) -> list[Json]:
+        logs = [log_of(fact, facts.block) for fact in facts.facts]
+        return [
+            {
+                "transactionHash": each,
+                "blockHash": facts.block.hash,
+                "status": "0x1",
+                "logs": [log for log in logs if log["transactionHash"] == each],
+            }
+            for each in dict.fromkeys(log["transactionHash"] for log in logs)
+        ]
 
     def _logs(self, wanted: Json) -> Json:
         if "blockHash" in wanted:
@@ -169,7 +223,11 @@ class FakeNode:
             blocks = self._known[first : last + 1]
         topics = wanted["topics"][0]
         logs = [log_of(fact, facts.block) for facts in blocks for fact in facts.facts]
-        return {"result": [log for log in logs if log["topics"][0] in topics]}
+        own = [log for log in logs if log["topics"][0] in topics]
+        if self.lose_calls > 0:
+            self.lose_calls -= 1
+            own = self.lose(own)
+        return {"result": own[: self.most_logs]}
 
     def _call(self, call: Json) -> Json:
         token, selector = call["to"], call["data"]
@@ -187,7 +245,7 @@ class FakeNode:
 async def serving(node: FakeNode) -> AsyncIterator[str]:
     """Serve a node; its URL."""
     app = web.Application(client_max_size=64 * 1024 * 1024)
-    app.router.add_post("/", node.handle)
+    app.router.add_post("/{key:.*}", node.handle)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
@@ -13,6 +14,8 @@ from listener.application.errors import (
     InvalidConfiguration,
     ListenerError,
     NodeBehind,
+    NodeLimited,
+    NodeSlow,
     NodeUnavailable,
     NodeUnsuitable,
     RangeTooLarge,
@@ -23,8 +26,9 @@ from listener.domain.entities import TokenInfo
 from listener.domain.facts import BlockFacts, Malformed
 from listener.domain.value_objects import Address, BlockRef
 from listener.infrastructure.blockchain import rpc as rpc_module
+from listener.infrastructure.blockchain.bloom import BloomPolicy
 from listener.infrastructure.blockchain.rpc import HttpRpc
-from listener.infrastructure.blockchain.source import RpcChainSource
+from listener.infrastructure.blockchain.source import PATIENCE_LOOKS, RpcChainSource
 from listener.infrastructure.blockchain.venues import BondingCurve
 from tests.fakes.build import (
     CHAIN_ID,
@@ -39,7 +43,21 @@ from tests.fakes.build import (
     token_info,
 )
 from tests.fakes.chain import FakeChain, LocalChain
-from tests.fakes.node import DECIMALS, NAME, SYMBOL, FakeNode, Json, Raw, returned, serving
+from tests.fakes.node import (
+    DECIMALS,
+    FULL_BLOOM,
+    NAME,
+    NO_BLOOM,
+    SYMBOL,
+    FakeNode,
+    Json,
+    Raw,
+    bloom_of,
+    log_of,
+    returned,
+    serving,
+)
+from tests.fakes.servers import listening
 
 TOKEN = Address(token(0))
 Call = Callable[[ChainSource], Any]
@@ -71,7 +89,7 @@ def chain_of_everything() -> LocalChain:
 
 
 @pytest.fixture
-async def node() -> AsyncIterator[FakeNode]:
+async def node() -> FakeNode:
     """A node of a chain of everything."""
     return FakeNode(chain_of_everything())
 
@@ -172,7 +190,7 @@ async def test_tokens_say_what_they_are(bench: Bench) -> None:
     """Decimals, name and symbol; one that cannot be read is absent."""
     bench.chain.tokens[Address(token(1))] = None
     found = await bench.source.tokens([Address(token(n)) for n in (0, 1, 2)])
-    assert dict(found) == {token(0): token_info(0), token(2): token_info(2)}
+    assert dict(found) == {Address(token(n)): token_info(n) for n in (0, 2)}
     assert not await bench.source.tokens([])
 
 
@@ -287,6 +305,31 @@ async def test_a_broken_transfer_is_retryable(node: FakeNode, source: RpcChainSo
         await server.wait_closed()
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"nonsense\r\n\r\n",
+        b"HTTP/1.1 abc no\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        b"HTTP/1.1 302 Found\r\nLocation: /v3/secret-key\r\nContent-Length: 0\r\n\r\n",
+    ],
+)
+async def test_errors_of_the_protocol_do_not_tell_the_url(answer: bytes) -> None:
+    """The client's own texts have the whole of it, key included."""
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(answer)
+            await writer.drain()
+
+    async with listening(handle) as port:
+        rpc = HttpRpc(f"http://127.0.0.1:{port}/v3/secret-key", 2)
+        with pytest.raises(NodeUnavailable) as raised:
+            await rpc.call("eth_chainId", (), str)
+        await rpc.close()
+    assert "secret-key" not in str(raised.value)
+
+
 async def _half_an_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     await reader.readuntil(b"\r\n\r\n")
     writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"id":1')
@@ -316,24 +359,64 @@ def failing(method: str, code: int, message: str) -> Callable[[str, list[Any], J
 
 
 TOO_LARGE = [
+    # Infura, INFURA/infura#237; Arbitrum, Polygon zkEVM and zkSync word it alike.
     (-32005, "query returned more than 10000 results. Try with this block range [0x1, 0x2]."),
     (-32602, "range 1000000 exceeds limit of 10000"),
-    (-32602, "query exceeds max block range 5000"),
-    (-32602, "query exceeds max results 20000, retry with the range 1-100"),
-    (-32614, "eth_getLogs is limited to a 10,000 range"),
+    (-32602, "Query returned more than 10000 results. Try with this block range [0x1, 0x2]."),
+    (-32000, "logs matched by query exceeds limit of 10000"),
+    # Alchemy, bancorprotocol/webapp#523, boundless-xyz/boundless#838; Aurora.
     (-32602, "Log response size exceeded. You can make eth_getLogs requests with up to a 2K block range."),
     (
         -32600,
         "You can make eth_getLogs requests with up to a 500 block range. This range should work: [0x1, 0x2]",
     ),
-    (-32600, "block range too high"),
+    (
+        -32600,
+        "Under the Free tier plan, you can make eth_getLogs requests with up to a 10 block range. Upgrade",
+    ),
+    # QuickNode, OffchainLabs/arbitrum-sdk#609; Blast, BlockPI, 1RPC: ponder-sh/ponder, getLogsRetryHelper.
+    (-32614, "eth_getLogs is limited to a 10,000 range"),
+    (-32000, "eth_getLogs is limited to 0 - 50 blocks range"),
+    (-32602, "eth_getLogs is limited to 1024 block range. Please check the parameter requirements"),
+    (-32600, "This request exceeds the range allowed for your plan (1001 > 1000)"),
+    (-32000, "response size should not greater than 10000000 bytes"),
+    # Ankr, thirdweb, Cloudflare, Chainstack, Coinbase, Merkle, OP Labs: the same.
+    (-32600, "block range is too wide"),
+    (-32000, "maximum [from, to] blocks distance: 10000"),
+    (-32602, "Maximum allowed number of requested blocks is 3500"),
+    (-32047, "Invalid eth_getLogs request. 'fromBlock'-'toBlock' range too large. Max range: 800"),
+    (-32600, "Block range limit exceeded. See more details at https://docs.chainstack.com/docs/limits"),
+    (-32602, "please limit the query to at most 1000 blocks"),
+    (-32000, "eth_getLogs range is too large, max is 10k blocks"),
+    (-32020, "backend response too large"),
+    (-32600, "Block range is too large"),
+    (-32000, "block range greater than 5000 max"),
+    (-32000, "block range exceeds 1000"),
+    (-32000, "query must be smaller than size 1024"),
+    # LlamaNodes.
+    (-32603, "eth_getLogs range is too large, max is 1k blocks"),
+    # dRPC.
+    (-32600, "ranges over 10000 blocks are not supported on freetier"),
+    (35, "Query timeout exceeded. Consider reducing your block range"),
+    # publicnode.
+    (-32701, "exceed maximum block range: 50000"),
+    # BSC nodes and forks of geth with a limit: enviodev/hyperindex#605, AlphaWallet/alpha-wallet-ios#5277.
     (-32000, "block range is larger than max block range, block range = 5120, max block range = 5000"),
     (-32000, "block range is bigger than maxBlockRange"),
-    (-32000, "block range is too wide (maximum 1024)"),
+    (-32600, "block range too high"),
     (-32000, "exceed maximum block range: 5000"),
-    (-32000, "requested too many blocks from 1 to 5000, maximum is set to 2048"),
+    # Besu, Erigon (erigontech/erigon#19721), cdk-erigon#1706, Nethermind, Avalanche, Moonbeam#3250.
+    (-32005, "Requested range exceeds maximum RPC range limit"),
+    (-32602, "query block range exceeds server limit, narrow your filter: 1000"),
+    (-32000, "query returns too many logs, narrow your filter: 20000"),
+    (-32005, "block range too large, max range: 1000"),
     (-32000, "Too many logs requested. Max logs per response is 20000."),
-    (-32000, "Requested range exceeds maximum RPC range limit"),
+    (-32000, "requested too many blocks from 1 to 5000, maximum is set to 2048"),
+    (-32603, "block range is too wide (maximum 1024)"),
+    # geth with a limit, Reth (paradigmxyz/reth#23810), Hyperliquid.
+    (-32000, "query exceeds max results"),
+    (-32602, "query exceeds max block range 5000"),
+    (-32602, "query exceeds max results 20000, retry with the range 1-100"),
 ]
 
 
@@ -363,12 +446,31 @@ async def test_refused_ranges_may_come_with_an_http_error(
 
 
 RATE_LIMITS = [
+    # EIP-1474, and what public BSC nodes answer.
+    (-32005, "limit exceeded"),
     (429, "Too Many Requests"),
+    # Infura, status-im/status-go#4807.
+    (-32005, "project ID request rate exceeded"),
     (-32005, "daily request count exceeded, request rate limited"),
+    (-32005, "exceeded project rate limit"),
+    # Tenderly, fluencelabs/dev-rewards#20; Ankr, TheRPC.
     (-32005, "rate limit exceeded"),
     (-32029, "Too many requests, reason: call rate limit exhausted"),
-    (-32000, "Your app has exceeded its compute units per second capacity."),
+    (-32029, "slow down"),
+    # Alchemy, latticexyz/mud#1522.
+    (-32000, "Your app has exceeded its compute units per second capacity. If you have retries enabled, …"),
+    (429, "Your app has exceeded its concurrent requests capacity."),
+    (429, "Monthly capacity limit exceeded. Visit https://dashboard.alchemyapi.io/settings/billing"),
+    # QuickNode, the same.
+    (-32012, "credits limited to 6000/sec"),
+    (-32007, "25/second request limit reached"),
+    (-32003, "daily request limit reached - upgrade your account"),
     (-32003, "monthly quota reached"),
+    # Base, base/node#368; Chainstack; Hyperliquid; others.
+    (-32016, "over rate limit"),
+    (-32005, "You've exceeded the RPS limit available on the current plan."),
+    (-32005, "rate limited"),
+    (15, "Too many request, try again later"),
     (-32000, "request throttled"),
 ]
 
@@ -380,8 +482,111 @@ async def test_a_rate_limit_is_waited_out(
 ) -> None:
     """It says nothing about the chain, a range, a token or a setting: try again later."""
     node.spoil = lambda _method, _params, _answer: {"error": {"code": code, "message": message}}
-    with pytest.raises(NodeUnavailable):
+    with pytest.raises(NodeLimited):
         await call(source)
+
+
+@pytest.mark.parametrize(
+    ("data", "message", "wait_s"),
+    [
+        ({"rate": {"allowed_rps": 5, "backoff_seconds": 30, "current_rps": 5.2}}, "rate limit", 30),
+        (None, "Too many requests, reason: call rate limit exhausted, retry in 10s", 10),
+        (None, "Too many requests, retry in 1m0s", 60),
+        (None, "rate limit exceeded, try again in 250ms", 0.25),
+        (None, "rate limit exceeded, retry after 99999999 s", 3600),
+        (None, "rate limit exceeded, try again later", None),
+        ("0x", "rate limit exceeded", None),
+    ],
+)
+async def test_a_limit_that_says_how_long_is_heard(
+    node: FakeNode, source: RpcChainSource, data: object, message: str, wait_s: float | None
+) -> None:
+    """In the data as Infura does, or in the text; at most an hour, whatever it says."""
+    error = {"code": -32005, "message": message, "data": data}
+    node.spoil = lambda _method, _params, _answer: {"error": error}
+    with pytest.raises(NodeLimited) as raised:
+        await source.tip()
+    assert raised.value.retry_after_s == wait_s
+
+
+@pytest.mark.parametrize(
+    ("headers", "wait_s"),
+    [
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": " 0.5 "}, 0.5),
+        ({"Retry-After": "86400"}, 3600),
+        (
+            {
+                "Date": "Sat, 21 Nov 2026 10:00:00 GMT",
+                "Retry-After": "Sat, 21 Nov 2026 10:00:20 GMT",
+            },
+            20,
+        ),
+        ({"Date": "Sat, 21 Nov 2026 10:00:00 GMT", "Retry-After": "Sat, 21 Nov 2026 09:00:00 GMT"}, 0),
+        ({"Retry-After": "soon"}, None),
+        ({"Retry-After": "-1"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({}, None),
+    ],
+)
+async def test_http_429_says_when_to_come_again(
+    node: FakeNode, source: RpcChainSource, headers: dict[str, str], wait_s: float | None
+) -> None:
+    """`Retry-After` in both of its forms; what is neither is left out."""
+    node.raw.append(Raw(b"slow down", 429, headers))
+    with pytest.raises(NodeLimited, match="HTTP 429") as raised:
+        await source.tip()
+    assert raised.value.retry_after_s == wait_s
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("exceed max addresses or topics per search position", NodeUnavailable),
+        ("exceed max topics", NodeUnavailable),
+        ("invalid block range params", NodeUnavailable),
+        ("internal error while integrating the aggregate", NodeUnavailable),
+        ("no backend is currently healthy to serve traffic", NodeUnavailable),
+        ("block range extends beyond current head block", NodeBehind),
+        (
+            "One of the blocks specified in filter (fromBlock, toBlock or blockHash) cannot be found",
+            NodeBehind,
+        ),
+        ("requested from block 7 after last accepted block 5", NodeBehind),
+        ("cannot query unfinalized data", NodeBehind),
+    ],
+)
+async def test_other_refusals_are_neither(
+    node: FakeNode, source: RpcChainSource, message: str, kind: type[Exception]
+) -> None:
+    """Words that sound like a limit, and are none: no smaller range would help, nor a pause."""
+    node.spoil = failing("eth_getLogs", -32000, message)
+    with pytest.raises(kind) as raised:
+        await source.facts_between(1, 7)
+    assert not isinstance(raised.value, NodeLimited | RangeTooLarge)
+
+
+async def test_a_size_told_in_the_data_is_heard(node: FakeNode, source: RpcChainSource) -> None:
+    """Tenderly says only there what is wrong: bobanetwork/boba_legacy#827."""
+    data = {"error_id": "4ed9", "payload": "range 9009594 is bigger than range limit 2000"}
+    error = {"code": -32602, "message": "invalid params", "data": data}
+    node.spoil = lambda method, _params, answer: {"error": error} if method == "eth_getLogs" else answer
+    with pytest.raises(RangeTooLarge):
+        await source.facts_between(1, 7)
+
+
+@pytest.mark.parametrize(
+    "message", ["query timeout exceeded", "request timed out", "context deadline exceeded"]
+)
+async def test_a_range_that_takes_too_long_is_too_large(
+    node: FakeNode, source: RpcChainSource, message: str
+) -> None:
+    """For one block it is the node that is slow."""
+    node.spoil = failing("eth_getLogs", -32000, message)
+    with pytest.raises(RangeTooLarge):
+        await source.facts_between(1, 7)
+    with pytest.raises(NodeSlow):
+        await source.facts_between(1, 1)
 
 
 @pytest.mark.parametrize(
@@ -730,7 +935,7 @@ async def test_one_bad_token_does_not_spoil_the_others(node: FakeNode, source: R
     """Each token is read for itself."""
     node.contracts[TOKEN, DECIMALS] = {"result": "0x"}
     found = await source.tokens([Address(token(n)) for n in range(4)])
-    assert set(found) == {token(1), token(2), token(3)}
+    assert set(found) == {Address(token(n)) for n in (1, 2, 3)}
 
 
 async def test_a_node_without_old_state_is_a_wrong_setting(node: FakeNode, source: RpcChainSource) -> None:
@@ -752,6 +957,363 @@ async def test_a_search_for_a_deployment_outlives_a_rate_limit(
     node.spoil = failing("eth_getCode", code, message)
     with pytest.raises(NodeUnavailable):
         await source.deployment_block(FACTORY)
+
+
+LOST: dict[str, Callable[[list[Json]], list[Json]]] = {
+    "all": lambda _logs: [],
+    "the last": lambda logs: logs[:-1],
+    "the first": lambda logs: logs[1:],
+    "all but one": lambda logs: logs[:1],
+}
+lost = pytest.mark.parametrize("lose", LOST.values(), ids=LOST.keys())
+
+
+@asynccontextmanager
+async def looking(
+    node: FakeNode, bloom: BloomPolicy, second: FakeNode | None = None
+) -> AsyncIterator[RpcChainSource]:
+    """A source with a policy, perhaps with a second node beside it."""
+    async with serving(node) as url, serving(second or node) as other:
+        rpc, another = HttpRpc(url, 5), HttpRpc(other, 5)
+        yield RpcChainSource(rpc, BondingCurve.decoders, bloom, another if second else None)
+        await rpc.close()
+        await another.close()
+
+
+def asked(node: FakeNode, method: str) -> int:
+    """How often a method was called."""
+    return sum(name == method for name, _ in node.asked)
+
+
+@lost
+@pytest.mark.parametrize("bloom", ["strict", "lenient"])
+@pytest.mark.parametrize("receipts", ["block", "each"])
+async def test_get_logs_that_are_empty_or_partial_are_completed(
+    node: FakeNode, bloom: BloomPolicy, receipts: Any, lose: Callable[[list[Json]], list[Json]]
+) -> None:
+    """A topic that the bloom has and no log is looked for in the receipts, whichever way they come."""
+    node.lose, node.receipts = lose, receipts
+    expected = node.chain.blocks[1]
+    async with looking(node, bloom) as source:
+        assert same(await source.facts(expected.block), expected)
+
+
+async def test_without_a_policy_a_node_is_believed(node: FakeNode) -> None:
+    """`off` never looks twice."""
+    node.lose = LOST["all"]
+    async with looking(node, "off") as source:
+        assert not (await source.facts(node.chain.blocks[1].block)).facts
+    assert asked(node, "eth_getBlockReceipts") == 0
+
+
+@pytest.mark.parametrize("bloom", ["strict", "lenient"])
+async def test_no_receipts_are_read_without_a_doubt(node: FakeNode, bloom: BloomPolicy) -> None:
+    """Blocks whose logs and bloom agree cost one request, as before."""
+    async with looking(node, bloom) as source:
+        for expected in node.chain.blocks:
+            assert same(await source.facts(expected.block), expected)
+    assert node.requests == len(node.chain.blocks)
+
+
+@pytest.mark.parametrize("bloom", ["strict", "lenient"])
+async def test_one_of_many_trades_may_be_missed_by_a_bloom(node: FakeNode, bloom: BloomPolicy) -> None:
+    """A bloom cannot count: a block that keeps a log of each topic passes. That is what the audit is for."""
+    block = node.chain.mine(swap(0), swap(0), swap(0))
+    node.lose = LOST["all but one"]
+    async with looking(node, bloom) as source:
+        assert len((await source.facts(block)).facts) == 1
+
+
+@pytest.mark.parametrize("bloom", ["strict", "lenient"])
+async def test_a_node_that_has_neither_logs_nor_receipts_yet_is_waited_for(
+    node: FakeNode, bloom: BloomPolicy
+) -> None:
+    """The block is not committed before its logs are there, and complete after."""
+    node.lose, node.lose_calls = LOST["all"], 5
+    node.spoil = lambda method, _params, answer: (
+        {"result": None} if method == "eth_getBlockReceipts" and node.lose_calls else answer
+    )
+    expected = node.chain.blocks[1]
+    async with looking(node, bloom) as source:
+        for _ in range(4):
+            with pytest.raises(NodeBehind):
+                await source.facts(expected.block)
+        assert same(await source.facts(expected.block), expected)
+
+
+WRONG_BLOOM = bloom_of([{"address": STRANGER, "topics": [digest("Transfer")]}])
+LYING = {"zero": NO_BLOOM, "ones": FULL_BLOOM, "wrong": WRONG_BLOOM, "empty": "", "no hex": "0x" + "zz" * 256}
+
+
+@pytest.mark.parametrize("lie", LYING.values(), ids=LYING.keys())
+@pytest.mark.parametrize("receipts", ["block", "each", "none"])
+async def test_a_lying_bloom_does_not_stop_the_chain(node: FakeNode, lie: str, receipts: Any) -> None:
+    """Some chains publish wrong ones for ever: a lenient source goes on, with the logs that came."""
+    node.bloom, node.receipts = lie, receipts
+    async with looking(node, "lenient") as source:
+        for expected in node.chain.blocks:
+            assert same(await source.facts(expected.block), expected)
+
+
+@pytest.mark.parametrize("bloom", ["strict", "lenient"])
+async def test_a_full_bloom_raises_no_doubt(node: FakeNode, bloom: BloomPolicy) -> None:
+    """It has everything, so it says nothing: no block costs a second look for it."""
+    node.bloom = FULL_BLOOM
+    async with looking(node, bloom) as source:
+        for expected in node.chain.blocks:
+            assert same(await source.facts(expected.block), expected)
+    assert node.requests == len(node.chain.blocks)
+
+
+@pytest.mark.parametrize("receipts", ["block", "each", "none"])
+async def test_a_bloom_that_always_hints_does_not_stop_the_chain(node: FakeNode, receipts: Any) -> None:
+    """One that has all of our topics in every block costs a second look each, no more."""
+    topics = [*BondingCurve.decoders]
+    node.bloom, node.receipts = bloom_of([{"address": STRANGER, "topics": topics}]), receipts
+    async with looking(node, "lenient") as source:
+        for expected in node.chain.blocks:
+            assert same(await source.facts(expected.block), expected)
+
+
+@pytest.mark.parametrize("name", ["zero", "wrong", "empty", "no hex"])
+async def test_a_strict_source_refuses_a_lying_bloom(node: FakeNode, name: str) -> None:
+    """Logs that the bloom denies are not committed until it agrees."""
+    node.bloom = LYING[name]
+    expected = node.chain.blocks[1]
+    async with looking(node, "strict") as source:
+        for _ in range(12):
+            with pytest.raises(InconsistentReply):
+                await source.facts(expected.block)
+        node.bloom = None
+        assert same(await source.facts(expected.block), expected)
+
+
+async def test_a_strict_source_checks_the_bloom_against_all_receipts(node: FakeNode) -> None:
+    """A bloom that has more than the receipts' logs belongs to others."""
+    block = node.chain.blocks[1]
+    logs = [log_of(fact, block.block) for fact in block.facts]
+    more = {"address": STRANGER, "topics": [*BondingCurve.decoders]}
+    node.bloom = bloom_of([*logs, more])
+    async with looking(node, "strict") as source:
+        with pytest.raises(InconsistentReply, match="bloom"):
+            await source.facts(block.block)
+    async with looking(node, "lenient") as source:
+        assert same(await source.facts(block.block), block)
+
+
+async def test_a_strict_source_needs_receipts(node: FakeNode) -> None:
+    """Without them nothing can be settled; the error names the setting."""
+    node.lose, node.receipts = LOST["all"], "none"
+    async with looking(node, "strict") as source:
+        with pytest.raises(NodeUnsuitable, match="BLOOM_POLICY"):
+            await source.facts(node.chain.blocks[1].block)
+
+
+async def test_without_receipts_logs_are_asked_for_again(node: FakeNode) -> None:
+    """The second answer may have what the first had not yet."""
+    node.lose, node.lose_calls, node.receipts = LOST["all"], 1, "none"
+    expected = node.chain.blocks[1]
+    async with looking(node, "lenient") as source:
+        assert same(await source.facts(expected.block), expected)
+        node.lose_calls = 100
+        assert not (await source.facts(expected.block)).facts
+
+
+def receipts_become(change: Callable[[list[Json]], Any]) -> Callable[[str, list[Any], Json], Json]:
+    """The receipts of a block are not what they should be."""
+
+    def spoil(method: str, _params: list[Any], answer: Json) -> Json:
+        if method != "eth_getBlockReceipts" or "result" not in answer:
+            return answer
+        return {"result": change(answer["result"])}
+
+    return spoil
+
+
+BAD_RECEIPTS: dict[str, tuple[Callable[[list[Json]], Any], type[Exception]]] = {
+    "null": (lambda _receipts: None, NodeBehind),
+    "of another block": (lambda rs: [{**r, "blockHash": digest("other")} for r in rs], InconsistentReply),
+    "without logs": (lambda rs: [{**r, "logs": []} for r in rs], InconsistentReply),
+    "logs of another block": (
+        lambda rs: [{**r, "logs": [{**log, "blockHash": digest("x")} for log in r["logs"]]} for r in rs],
+        InconsistentReply,
+    ),
+    "logs twice": (lambda rs: [{**r, "logs": r["logs"] * 2} for r in rs], InconsistentReply),
+    "logs with another index": (
+        lambda rs: [{**r, "logs": [{**log, "logIndex": "0x7"} for log in r["logs"]]} for r in rs],
+        InconsistentReply,
+    ),
+    "no receipts": (lambda rs: ["0x" for _ in rs], NodeUnavailable),
+}
+
+
+@pytest.mark.parametrize("name", BAD_RECEIPTS)
+@pytest.mark.parametrize("bloom", ["strict", "lenient"])
+async def test_receipts_that_cannot_be_are_not_believed(
+    node: FakeNode, bloom: BloomPolicy, name: str
+) -> None:
+    """Neither the logs nor the receipts are taken while they contradict each other."""
+    change, kind = BAD_RECEIPTS[name]
+    node.lose, node.spoil = LOST["the last"], receipts_become(change)
+    async with looking(node, bloom) as source:
+        with pytest.raises(kind):
+            await source.facts(node.chain.blocks[1].block)
+
+
+@pytest.mark.parametrize("bloom", ["strict", "lenient"])
+async def test_receipts_that_are_short_are_completed(node: FakeNode, bloom: BloomPolicy) -> None:
+    """A transaction without a receipt among its block's is asked for by itself."""
+    node.lose, node.spoil = LOST["all"], receipts_become(lambda receipts: receipts[:1])
+    expected = node.chain.blocks[4]
+    async with looking(node, bloom) as source:
+        assert same(await source.facts(expected.block), expected)
+    assert asked(node, "eth_getTransactionReceipt") == 1
+
+
+async def test_a_lenient_source_runs_out_of_patience(node: FakeNode) -> None:
+    """Receipts that never come do not stop the chain for ever; the audit looks again later."""
+    node.lose = LOST["all"]
+    node.spoil = receipts_become(lambda _receipts: None)
+    first, other = node.chain.blocks[1].block, node.chain.blocks[3].block
+    async with looking(node, "lenient") as source:
+        for _ in range(PATIENCE_LOOKS - 1):
+            with pytest.raises(NodeBehind):
+                await source.facts(first)
+        assert not (await source.facts(first)).facts
+        assert not (await source.facts(other)).facts
+        node.spoil = FakeNode(node.chain).spoil
+        assert same(await source.facts(first), node.chain.blocks[1])
+        node.spoil = receipts_become(lambda _receipts: None)
+        with pytest.raises(NodeBehind):
+            await source.facts(other)
+
+
+@pytest.mark.parametrize("bloom", ["strict", "lenient"])
+async def test_a_result_truncated_silently_is_completed(node: FakeNode, bloom: BloomPolicy) -> None:
+    """A node that returns so many logs and no word: what the bloom has beyond them is found."""
+    node.most_logs = 1
+    expected = node.chain.blocks[4]
+    async with looking(node, bloom) as source:
+        assert same(await source.facts(expected.block), expected)
+
+
+@pytest.mark.parametrize("cap", [0, 1, 2, 3])
+async def test_a_range_truncated_silently_is_completed_by_blooms(node: FakeNode, cap: int) -> None:
+    """A strict source reads every header of a range, and finds the blocks whose logs were left out."""
+    node.most_logs = cap
+    async with looking(node, "strict") as source:
+        found = await source.facts_between(1, 7)
+    expected = [facts for facts in node.chain.blocks[1:8] if facts.facts or facts.block.number in {1, 7}]
+    assert len(found) == len(expected)
+    assert all(same(one, other) for one, other in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("cap", [0, 1, 2, 3])
+async def test_a_range_truncated_silently_is_completed_by_a_second_node(node: FakeNode, cap: int) -> None:
+    """Of two answers the fuller one counts, whoever gave it."""
+    other = FakeNode(node.chain)
+    for short, full in ((node, other), (other, node)):
+        short.most_logs, full.most_logs = cap, 1_000
+        async with looking(node, "lenient", other) as source:
+            found = await source.facts_between(1, 7)
+        assert sum(len(facts.facts) for facts in found) == sum(len(b.facts) for b in node.chain.blocks[1:8])
+
+
+async def test_a_range_without_a_second_opinion_is_believed(node: FakeNode) -> None:
+    """A lenient source takes one node's word for final blocks, and reads only the headers that it needs."""
+    node.most_logs = 0
+    async with looking(node, "lenient") as source:
+        assert [facts.block.number for facts in await source.facts_between(1, 7)] == [1, 7]
+    assert asked(node, "eth_getBlockByNumber") == 2
+
+
+async def test_two_nodes_that_each_lack_something_are_not_believed(node: FakeNode) -> None:
+    """Neither answer contains the other: ask again."""
+    other = FakeNode(node.chain)
+    node.lose, other.lose = LOST["the first"], LOST["the last"]
+    async with looking(node, "lenient", other) as source:
+        with pytest.raises(InconsistentReply):
+            await source.facts_between(1, 7)
+
+
+async def test_a_second_node_that_is_away_is_waited_for(node: FakeNode) -> None:
+    """Who asks for two opinions gets two; a range that is too large for one is too large."""
+    other = FakeNode(node.chain)
+    async with looking(node, "lenient", other) as source:
+        other.raw.append(Raw(b"", 503))
+        with pytest.raises(NodeUnavailable, match="503"):
+            await source.facts_between(1, 7)
+        other.spoil = failing("eth_getLogs", -32600, "block range too high")
+        with pytest.raises(RangeTooLarge):
+            await source.facts_between(1, 7)
+
+
+@pytest.mark.parametrize("final", [0, 2, 7])
+async def test_the_finalized_block_is_the_nodes_own_word(
+    node: FakeNode, source: RpcChainSource, final: int
+) -> None:
+    """Where the node knows the tag."""
+    node.final = final
+    assert await source.finalized() == node.chain.blocks[7 - final].block
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"result": None},
+        {"error": {"code": -32602, "message": "hex string without 0x prefix"}},
+        {"error": {"code": -39001, "message": "Unknown block"}},
+        {"error": {"code": -32000, "message": "finalized block not found"}},
+        {"error": {"code": -32603, "message": 'strconv.ParseUint: parsing "finalized": invalid syntax'}},
+        {"error": {"code": -32602, "message": "unsupported block tag: finalized"}},
+    ],
+)
+async def test_a_chain_without_finality_has_no_finalized_block(
+    node: FakeNode, source: RpcChainSource, answer: Json
+) -> None:
+    """Each client says so in its own way (ethereum/execution-apis#879)."""
+    node.spoil = lambda _method, params, honest: answer if params[:1] == ["finalized"] else honest
+    assert await source.finalized() is None
+
+
+async def test_a_failing_node_is_no_chain_without_finality(node: FakeNode, source: RpcChainSource) -> None:
+    """Nothing is concluded from a limit, an outage or a header that is none."""
+    node.raw.append(Raw(b"", 502))
+    with pytest.raises(NodeUnavailable):
+        await source.finalized()
+    limit = {"code": -32005, "message": "rate limit exceeded, or invalid API key"}
+    node.spoil = lambda _method, _params, _answer: {"error": limit}
+    with pytest.raises(NodeLimited):
+        await source.finalized()
+    node.spoil = lambda _method, _params, _answer: {"error": {"code": -32000, "message": "the dog ate it"}}
+    with pytest.raises(NodeUnavailable):
+        await source.finalized()
+
+
+async def test_a_digest_stands_for_the_logs(node: FakeNode, source: RpcChainSource) -> None:
+    """It is the same however the node writes them, and another if anything differs."""
+    block = node.chain.blocks[1].block
+    usual = (await source.facts(block)).digest
+    node.spoil = logs_become(
+        lambda logs: [
+            {**log, "address": "0x" + log["address"][2:].upper(), "data": "0x" + log["data"][2:].upper()}
+            for log in logs
+        ]
+    )
+    assert (await source.facts(block)).digest == usual
+    digests = {usual}
+    for name, value in (("address", STRANGER), ("data", "0x01"), ("logIndex", "0x9")):
+        node.spoil = logs_become(with_field(name, value))
+        digests.add((await source.facts(block)).digest)
+    node.spoil = logs_become(lambda logs: [*logs[:-1], {**logs[-1], "topics": logs[-1]["topics"][:2]}])
+    digests.add((await source.facts(block)).digest)
+    assert len(digests) == 5
+
+
+async def test_only_single_blocks_have_digests(node: FakeNode, source: RpcChainSource) -> None:
+    """An empty block has one too; nobody compares those of history."""
+    assert len((await source.facts(node.chain.blocks[2].block)).digest) == 16
+    assert {facts.digest for facts in await source.facts_between(1, 7)} == {""}
 
 
 async def test_ranges_ask_for_our_events_only(node: FakeNode, source: RpcChainSource) -> None:

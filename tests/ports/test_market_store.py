@@ -732,7 +732,7 @@ async def test_a_part_of_a_commit_is_noticed(server: RedisBench) -> None:
     await writer.follow()
     assert await server.store.load() is not None
     await server.redis.hincrby(KEYS.settings, "begun", 1)
-    with pytest.raises(TornData, match="verify --repair"):
+    with pytest.raises(TornData, match="resync"):
         await server.store.load()
 
 

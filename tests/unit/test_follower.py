@@ -16,6 +16,7 @@ from listener.application.errors import (
     ListenerError,
     NodeBehind,
     NodeUnavailable,
+    OrphanedHead,
     RangeTooLarge,
     ReorgTooDeep,
     Retryable,
@@ -762,7 +763,7 @@ async def test_errors_are_of_two_kinds() -> None:
     def below(error: type[ListenerError]) -> list[type[ListenerError]]:
         return [error, *(e for child in error.__subclasses__() for e in below(child))]
 
-    every = set(below(ListenerError)) - {ListenerError, Superseded}
+    every = set(below(ListenerError)) - {ListenerError, OrphanedHead, Superseded}
     assert all(issubclass(error, Retryable) != issubclass(error, Fatal) for error in every)
     assert all(error.exit_code != 0 for error in every if issubclass(error, Fatal))
 

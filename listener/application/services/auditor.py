@@ -94,6 +94,8 @@ class Auditor:
         confirmed: BlockRef | None = None
         differences = 0
         for written, account in zip(blocks, accounts, strict=True):
+            if written not in self._ledger.unaudited(self._limits.blocks):
+                break  # rolled back meanwhile
             if account.digest != written.digest:
                 differences += 1
                 if await self._judge(written, account):

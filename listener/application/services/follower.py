@@ -14,6 +14,7 @@ from typing import Final
 from listener.application.errors import (
     ChainRestarted,
     InconsistentReply,
+    OrphanedHead,
     ReorgTooDeep,
     SettingsChanged,
     StoreUnavailable,
@@ -133,6 +134,7 @@ class Follower:
         self._tip: BlockRef | None = None
         self._tip_since = 0.0
         self._stalled = False
+        self._hinted = False
         self._finalized_at: float | None = None
 
     @property
@@ -153,29 +155,36 @@ class Follower:
             hint: BlockRef | None = None
             while True:
                 await self._undo_what_was_wrong()
-                await self._follow(hint)
+                more = await self._step(hint)
                 self._watch()
-                self._observer.synced(synced=True, number=self.state.head.number)
                 await self._let_time_pass()
                 self._observer.healthy("redis")
-                hint = await self._hints.wait(self._limits.poll_s)
+                hint = None if more else await self._hints.wait(self._limits.poll_s)
         except Superseded:
             self.forget()
             raise
 
     async def catch_up(self) -> None:
-        """Recover, follow to the node's tip, and bring figures to the wall clock once."""
+        """Recover, follow to what is the node's tip now, and bring figures to the wall clock once."""
         await self._resume()
-        await self._follow(None)
+        target = (await self._chain.tip()).number
+        while await self._step(None) and self.state.head.number < target:
+            pass
         await self._let_time_pass()
 
     async def load_to(self, target: BlockRef, as_of: Timestamp) -> None:
-        """Recover, commit up to `target`, an ancestor of the node's tip, and bring figures to `as_of`."""
+        """Recover, commit up to `target`, and bring figures to `as_of`.
+
+        Raises:
+            OrphanedHead: the target is not on the node's chain, or lies below what was loaded already.
+        """
         await self._resume()
         while self.state.head.hash != target.hash:
+            if (await self._chain.block(target.number)).hash != target.hash:
+                raise OrphanedHead(f"block {target.number} {target.hash} is not on the node's chain")
             relation = relate(self.state.recent(), target)
             if isinstance(relation, Stale):
-                raise InconsistentReply(f"block {target.number} lies below what was loaded already")
+                raise OrphanedHead(f"block {target.number} lies below what was loaded already")
             if isinstance(relation, Reorg):
                 await self._roll_back(relation.suspect)
             else:
@@ -202,7 +211,9 @@ class Follower:
         if self._state is None or block not in self._state.recent():
             return False
         self._state.audited = max(self._state.audited, block.number)
-        self._corrections.pop(block.hash, None)
+        for facts in list(self._corrections.values()):
+            if facts.block.number <= block.number:
+                del self._corrections[facts.block.hash]
         return True
 
     def correct(self, facts: BlockFacts) -> None:
@@ -214,6 +225,7 @@ class Follower:
         identity = await self._identify()
         if self._state is None:
             self._state = await self._recover(identity)
+        await self._ask_finalized()
 
     async def _identify(self) -> ChainIdentity:
         identity = await self._chain.identity()
@@ -276,27 +288,26 @@ class Follower:
                 f"leave START_BLOCK as it was, or {RESYNC_HINT.format(f' --from {self._start}')}"
             )
 
-    async def _follow(self, hint: BlockRef | None) -> None:
-        """Commit until the newest known block is ours.
+    async def _step(self, hint: BlockRef | None) -> bool:
+        """Do the one thing that follows from the newest known block; whether there may be more to do.
 
         A hint may be late, from a losing fork, or nonsense: it can only be the next block, and even that is
         asked for by its hash. Everything else follows from the node's own tip.
         """
-        hinted = hint is not None
-        tip = hint or await self._ask_tip(told=False)
-        while True:
-            relation = relate(self.state.recent(), tip)
-            if isinstance(relation, Extend):
-                await self._commit_live(await self._chain.facts(tip))
-            elif hint is not None:
-                pass
-            elif isinstance(relation, Gap):
-                await self._catch_up(tip)
-            elif isinstance(relation, Reorg):
-                await self._roll_back(relation.suspect)
-            else:
-                return
-            hint, tip = None, await self._ask_tip(told=hinted)
+        tip = hint or await self._ask_tip(told=self._hinted)
+        self._hinted = hint is not None
+        relation = relate(self.state.recent(), tip)
+        if isinstance(relation, Extend):
+            await self._commit_live(await self._chain.facts(tip))
+        elif hint is not None:
+            return True
+        elif isinstance(relation, Gap):
+            await self._catch_up(tip)
+        elif isinstance(relation, Reorg):
+            await self._roll_back(relation.suspect)
+        if self.state.head.number >= tip.number or isinstance(relation, Stale):
+            self._observer.synced(synced=True, number=self.state.head.number)
+        return not isinstance(relation, Stale)
 
     async def _ask_tip(self, *, told: bool) -> BlockRef:
         """The node's tip, and how long it has been the same."""
@@ -319,7 +330,7 @@ class Follower:
 
     async def _catch_up(self, tip: BlockRef) -> None:
         """Commit final blocks by ranges, then the others one by one."""
-        final = await self._final_number(tip)
+        final = min([await self._final_number(tip), *self._corrected_from()])
         if self.state.head.number < final:
             self._observer.synced(synced=False, number=self.state.head.number + 1)
             async with aclosing(self._fetcher.ranges(self.state.head.number + 1, final)) as ranges:
@@ -335,6 +346,11 @@ class Follower:
                     return await self._roll_back(self.state.head.number - 1)
                 await self._commit_live(facts)
         return None
+
+    def _corrected_from(self) -> list[int]:
+        """The block below the first that the audit has corrected, if any: corrections go block by block."""
+        numbers = [facts.block.number for facts in self._corrections.values()]
+        return [min(numbers) - 1] if numbers else []
 
     async def _final_number(self, tip: BlockRef) -> int:
         """The newest block that cannot be undone any more; not above the tip, perhaps below our head."""
@@ -392,6 +408,9 @@ class Follower:
 
     async def _roll_back(self, suspect: int) -> None:
         """Find the newest block that both chains have, and make it the head."""
+        head = self.state.head
+        if suspect == head.number - 1 and (await self._chain.block(head.number)).hash == head.hash:
+            raise InconsistentReply(f"block {head.number} is ours, and its successor has another parent")
         ours = {block.number: block for block in self.state.recent()}
         oldest = self.state.recent()[0].number
         number = suspect

@@ -8,15 +8,40 @@ reading what is stored, whether it was another instance that wrote or the store 
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeVar
 
 from listener.application.errors import StoreUnavailable, Superseded
 from listener.application.interfaces import Clock, Lease, Observer
+
+T = TypeVar("T")
 
 RENEW_S: Final = 1.0
 CLAIM_S: Final = 0.5
 """How often an instance that stands by tries to take the lease."""
 RELEASE_S: Final = 1.0
+
+
+async def while_holding(lease: Lease, clock: Clock, work: Callable[[], Awaitable[T]]) -> T:
+    """Run `work` and keep the lease meanwhile.
+
+    While the store is away nobody can take the lease, and no commit of ours can pass.
+
+    Raises:
+        ExceptionGroup: of what `work` raised, or of `Superseded` where the lease has gone to another.
+    """
+
+    async def renew() -> None:
+        while True:
+            await clock.sleep(RENEW_S)
+            with suppress(StoreUnavailable):
+                if not await lease.hold():
+                    raise Superseded("the lease has gone to another instance")
+
+    async with asyncio.TaskGroup() as tasks:
+        renewing = tasks.create_task(renew(), name="lease")
+        done = await work()
+        renewing.cancel()
+    return done
 
 
 class Leadership:
@@ -49,23 +74,10 @@ class Leadership:
 
     async def _term(self) -> None:
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._renew(), name="lease")
-                tasks.create_task(self._do_work(), name="work")
+            await while_holding(self._lease, self._clock, self._work)
         except* Superseded as ended:
             self._observer.superseded(ended.exceptions[0])
         await self._clock.sleep(CLAIM_S)
-
-    async def _do_work(self) -> None:
-        await self._work()
-
-    async def _renew(self) -> None:
-        """Keep the lease. While the store is away nobody can take it, and no commit of ours can pass."""
-        while True:
-            await self._clock.sleep(RENEW_S)
-            with suppress(StoreUnavailable):
-                if not await self._lease.hold():
-                    raise Superseded("the lease has gone to another instance")
 
     async def _release(self) -> None:
         """Let the next instance begin at once. Without an answer the lease runs out by itself."""

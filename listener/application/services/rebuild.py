@@ -5,20 +5,25 @@ other settings or a damaged store are answered by a second generation, which rea
 complete.
 """
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Final, NamedTuple
 
 from listener.application.errors import (
     ChainRestarted,
-    InconsistentReply,
+    InterruptedReset,
     InvalidConfiguration,
-    ListenerError,
+    OrphanedHead,
     ReorgTooDeep,
     SettingsChanged,
     Superseded,
+    TornData,
 )
-from listener.application.interfaces import ChainSource, Clock, Contents, Generations
+from listener.application.interfaces import ChainSource, Clock, Contents, Generations, Observer
 from listener.application.services.follower import Follower
+from listener.application.services.supervisor import keep_running
+from listener.application.state import Head
 from listener.domain.facts import BlockFacts, Fact, MarketAnnounced
 from listener.domain.value_objects import BlockRef, MarketId
 
@@ -26,10 +31,9 @@ SLICE: Final = 50
 """Markets compared at one head."""
 TRIES: Final = 20
 RETRY_S: Final = 0.5
-
-
-class OrphanedHead(ListenerError):
-    """The stored head is not on the node's chain, and nobody rolls it back."""
+LOOKS: Final = 3
+SETTLE_S: Final = 1.0
+"""A difference is one if it is found so many times, so long apart."""
 
 
 class Difference(NamedTuple):
@@ -41,91 +45,117 @@ class Difference(NamedTuple):
     right: object
 
 
-async def resync(follower: Follower, generations: Generations, clock: Clock) -> int:
-    """Load the chain to its tip beside the live data and switch over; the number of the new head.
-
-    Args:
-        follower: writes to the generation beside the live one.
-        generations: both.
-        clock: for numbers that only grow.
-
-    Raises:
-        Superseded: the live head moved at every try to switch.
-    """
-    try:
-        await follower.catch_up()
-    except (ChainRestarted, ReorgTooDeep, SettingsChanged):  # what an earlier attempt left, not ours
-        await generations.clear()
-        follower.forget()
-    for _ in range(TRIES - 1):
-        await follower.catch_up()
-        live = await generations.head()
-        if live is not None and live.number > follower.state.head.number:
-            continue
-        try:
-            return (await generations.switch(clock.now())).number
-        except Superseded:
-            continue
-    await follower.catch_up()
-    return (await generations.switch(clock.now())).number
-
-
-async def verify(
-    follower: Follower,
-    chain: ChainSource,
-    generations: Generations,
-    clock: Clock,
-    markets: Iterable[MarketId] | None,
-) -> AsyncIterator[Sequence[Difference]]:
-    """Load the chain beside the live data and compare, a slice of markets at a time.
-
-    The live data may move on meanwhile: each slice is compared at the head at which it was read.
+class Rebuilder:
+    """Fills a generation beside the live one. What passes is waited out, as in the service.
 
     Args:
         follower: writes to the generation beside the live one.
         chain: to find the live head's place.
         generations: both.
-        clock: to wait for a rollback that is under way.
-        markets: those to compare; None: all.
-
-    Raises:
-        InvalidConfiguration: there is no live data.
-        OrphanedHead: it cannot be compared, because its head is not on the chain.
+        clock: to wait, and for numbers that only grow.
+        observer: told of what is waited out.
     """
-    if await generations.head() is None:
-        raise InvalidConfiguration("there is nothing to verify: the stream is not in Redis")
-    wanted = sorted(markets if markets is not None else await generations.markets(live=True))
-    for start in range(0, max(len(wanted), 1), SLICE):
-        part = wanted[start : start + SLICE]
-        yield await _compare(follower, chain, generations, clock, part)
-    if markets is None:
-        await follower.catch_up()
-        missing = await generations.markets(live=False) - await generations.markets(live=True)
-        if missing:
-            yield await _compare(follower, chain, generations, clock, sorted(missing)[:SLICE])
 
+    def __init__(
+        self,
+        *,
+        follower: Follower,
+        chain: ChainSource,
+        generations: Generations,
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
+        self._follower = follower
+        self._chain = chain
+        self._generations = generations
+        self._clock = clock
+        self._observer = observer
 
-async def _compare(
-    follower: Follower,
-    chain: ChainSource,
-    generations: Generations,
-    clock: Clock,
-    markets: Sequence[MarketId],
-) -> Sequence[Difference]:
-    """One slice, at one head."""
-    for _ in range(TRIES):
-        head, stored = await generations.contents(markets, live=True)
-        block = await chain.block(head.number)
-        if block.hash != head.hash:
-            await clock.sleep(RETRY_S)
-            continue
+    async def clear(self) -> None:
+        """Remove the generation beside the live one."""
+        await self._generations.clear()
+
+    async def resync(self) -> int:
+        """Load the chain to its tip beside the live data and switch over; the number of the new head.
+
+        Raises:
+            Superseded: the live head moved at every try to switch.
+        """
         try:
-            await follower.load_to(block, head.as_of)
-        except InconsistentReply:
-            continue
-        _, right = await generations.contents(markets, live=False)
-        return [*differences(stored, right)]
-    raise OrphanedHead(f"the stored head {head.number} {head.hash} is not on the node's chain")
+            await self._steadily(self._follower.catch_up)
+        except (ChainRestarted, InterruptedReset, ReorgTooDeep, SettingsChanged, TornData):
+            await self._generations.clear()  # what an earlier attempt left
+            self._follower.forget()
+        for _ in range(TRIES - 1):
+            await self._steadily(self._follower.catch_up)
+            live = await self._generations.head()
+            if live is not None and live.number > self._follower.state.head.number:
+                await self._clock.sleep(RETRY_S)
+                continue
+            with suppress(Superseded):
+                return (await self._generations.switch(self._clock.now())).number
+        await self._steadily(self._follower.catch_up)
+        return (await self._generations.switch(self._clock.now())).number
+
+    async def verify(self, markets: Iterable[MarketId] | None) -> AsyncIterator[Sequence[Difference]]:
+        """Load the chain beside the live data and compare, a slice of markets at a time.
+
+        The live data may move on meanwhile: each slice is compared at the head at which it was read.
+
+        Args:
+            markets: those to compare; None: all.
+
+        Raises:
+            InvalidConfiguration: there is no live data.
+            OrphanedHead: it cannot be compared, because its head is not on the chain.
+        """
+        if await self._generations.head() is None:
+            raise InvalidConfiguration("there is nothing to verify: the stream is not in Redis")
+        wanted = sorted(markets if markets is not None else await self._generations.markets(live=True))
+        for start in range(0, max(len(wanted), 1), SLICE):
+            yield await self._certain(wanted[start : start + SLICE])
+        if markets is None:
+            beside = await self._generations.markets(live=False)
+            missing = sorted(beside - await self._generations.markets(live=True))
+            for start in range(0, len(missing), SLICE):
+                yield await self._certain(missing[start : start + SLICE])
+
+    async def _certain(self, markets: Sequence[MarketId]) -> Sequence[Difference]:
+        """Differences that stay: figures that roll off follow a block by a moment."""
+        found = await self._compare(markets)
+        for _ in range(LOOKS - 1):
+            if not found:
+                break
+            await self._clock.sleep(SETTLE_S)
+            seen = {(difference.market, difference.piece) for difference in found}
+            again = await self._compare(sorted({difference.market for difference in found}))
+            found = [difference for difference in again if (difference.market, difference.piece) in seen]
+        return found
+
+    async def _compare(self, markets: Sequence[MarketId]) -> Sequence[Difference]:
+        """One slice, at one head."""
+        attempt = 0
+        while True:
+            attempt += 1
+            head, stored = await self._generations.contents(markets, live=True)
+            try:
+                await self._steadily(partial(self._load_to, head))
+            except OrphanedHead:
+                if attempt == TRIES:
+                    raise
+                await self._clock.sleep(RETRY_S)
+                continue
+            _, right = await self._generations.contents(markets, live=False)
+            return [*differences(stored, right)]
+
+    async def _load_to(self, head: Head) -> None:
+        block = await self._chain.block(head.number)
+        if block.hash != head.hash:
+            raise OrphanedHead(f"the stored head {head.number} {head.hash} is not on the node's chain")
+        await self._follower.load_to(block, head.as_of)
+
+    async def _steadily(self, work: Callable[[], Awaitable[None]]) -> None:
+        await keep_running(work, self._clock, self._observer)
 
 
 def differences(

@@ -256,7 +256,6 @@ class Endpoints:
 
     def _rest(self, endpoint: _Endpoint, error: ListenerError, for_s: float) -> None:
         endpoint.breaker.trip(error, for_s)
-        endpoint.trusted = False
         if self._notices and not self._alone and not endpoint.missed:
             self._notices.trouble(f"endpoint {endpoint.name}", error, for_s)
             endpoint.missed = True

@@ -198,6 +198,8 @@ class HttpRpc:
                 return bytes(chunks)
         except TimeoutError as error:
             raise NodeSlow(f"{self.host}: no answer in {self._timeout.total} s") from error
+        except aiohttp.ClientResponseError as error:  # its text has the URL
+            raise NodeUnavailable(f"{self.host}: {type(error).__name__}: {error.message}") from error
         except (aiohttp.ClientError, OSError) as error:
             raise NodeUnavailable(f"{self.host}: {type(error).__name__}: {error}") from error
 

@@ -33,6 +33,8 @@ from listener.infrastructure.redis.keys import Keys
 
 RowData = tuple[str, bytes]
 
+LISTED = 4_000
+"""A larger reorg names the first so many of each, and a `resync` follows: messages have a limit."""
 CANDLES_PER_ROW = 50
 """A row that refers to more candles would make messages that cannot be split."""
 
@@ -131,6 +133,8 @@ def rows(changes: ChangeSet, rules: Rules) -> list[RowData]:
             late.append(("candles_closed", orjson.dumps({"i": event.interval.name, "T": event.up_to})))
         else:
             encoded.append(_row(event))
+        if isinstance(event, ReorgDetected) and max(len(event.orphaned), len(event.markets)) > LISTED:
+            encoded.append(_row(HistoryLoaded("a reorg too large to be listed")))
     for market_id, mentions in touched.items():
         for start in range(0, len(mentions), CANDLES_PER_ROW):
             part = mentions[start : start + CANDLES_PER_ROW]
@@ -152,8 +156,8 @@ def _row(event: DomainEvent) -> RowData:
             item = {
                 "ancestor": {"number": ancestor.number, "hash": ancestor.hash},
                 "depth": len(orphaned),
-                "orphaned": orphaned,
-                "markets": markets,
+                "orphaned": orphaned[:LISTED],
+                "markets": markets[:LISTED],
                 "from": earliest,
             }
             return "reorg", orjson.dumps(item)

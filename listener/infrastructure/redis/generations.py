@@ -11,11 +11,11 @@ from listener.application.interfaces import Contents
 from listener.application.state import Head, Rules
 from listener.domain.value_objects import ONE_MINUTE, MarketId
 from listener.infrastructure.redis.client import Command, Database, Word
-from listener.infrastructure.redis.keys import Keys
+from listener.infrastructure.redis.keys import REMOVING, Keys
+from listener.infrastructure.redis.maintenance import reset_stream
 from listener.infrastructure.redis.store import decode_head, text
 
 SWITCH: Final = files("listener.infrastructure.redis").joinpath("switch.lua").read_text()
-SCAN_COUNT: Final = 1_000
 READ_TRIES: Final = 50
 
 
@@ -41,7 +41,7 @@ class RedisGenerations:
 
     async def _head(self, keys: Keys) -> Head | None:
         fields = text(await self._database.run("HGETALL", keys.head))
-        return decode_head(fields) if fields else None
+        return decode_head(fields) if fields and REMOVING not in fields else None
 
     async def markets(self, *, live: bool) -> set[MarketId]:
         """See `Generations.markets`."""
@@ -96,17 +96,8 @@ class RedisGenerations:
         return {piece: value for piece, value in pieces.items() if stays(piece)}
 
     async def clear(self) -> None:
-        """See `Generations.clear`. The head goes first: a rest without one is no generation."""
-        await self._database.run("DEL", self._beside.head)
-        cursor: bytes | int = 0
-        while True:
-            cursor, found = await self._database.run(
-                "SCAN", cursor, "MATCH", self._beside.pattern, "COUNT", SCAN_COUNT
-            )
-            if found:
-                await self._database.run("UNLINK", *found)
-            if int(cursor) == 0:
-                return
+        """See `Generations.clear`."""
+        await reset_stream(self._database, self._beside)
 
     async def switch(self, floor: int) -> Head:
         """See `Generations.switch`. Holds Redis for some microseconds for each key."""

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 SCHEMA = 1
+REMOVING = "removing"
+"""The one field of a head whose stream is being removed: nothing is built on what is left of it."""
 
 
 @dataclass(frozen=True, slots=True)

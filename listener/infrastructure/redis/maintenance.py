@@ -6,23 +6,36 @@ from typing import Any, Final
 import orjson
 
 from listener.infrastructure.redis.client import Database
-from listener.infrastructure.redis.keys import Keys
+from listener.infrastructure.redis.keys import REMOVING, Keys
 
 SCAN_COUNT: Final = 1_000
+MARK: Final = """
+redis.call('DEL', KEYS[1])
+redis.call('HSET', KEYS[1], ARGV[1], '1')
+return {1}
+"""
 SYMBOLS_SEARCHED: Final = 1_000
 
 
 async def reset_stream(database: Database, keys: Keys) -> int:
-    """Remove every key of the stream; how many there were. The head goes first, so that a crash in between
-    leaves nothing that looks whole."""  # noqa: D205, D209 - one sentence each
-    removed = int(await database.run("DEL", keys.head, keys.partitions))
+    """Remove every key of the stream; how many there were.
+
+    The head is replaced first and goes last, so that nothing is built on what a crash in between leaves.
+    """
+    removed = int(await database.run("EXISTS", keys.head))
+    await database.run_script(MARK, [keys.head], [REMOVING])
     cursor: bytes | int = 0
     while True:
         cursor, found = await database.run("SCAN", cursor, "MATCH", keys.pattern, "COUNT", SCAN_COUNT)
-        if found:
-            removed += int(await database.run("UNLINK", *found))
+        names = [name for name in found if name != keys.head.encode()]
+        if names:
+            removed += int(await database.run("UNLINK", *names))
         if int(cursor) == 0:
-            return removed
+            break
+    others = (keys.partitions,) if not keys.generation else ()
+    removed += int(await database.run("DEL", *others)) if others else 0
+    await database.run("DEL", keys.head)
+    return removed
 
 
 async def read_candles(

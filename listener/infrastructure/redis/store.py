@@ -7,7 +7,7 @@ from decimal import Decimal
 from importlib.resources import files
 from typing import Any
 
-from listener.application.errors import ForeignData, NewerSchema, Superseded, TornData
+from listener.application.errors import ForeignData, InterruptedReset, NewerSchema, Superseded, TornData
 from listener.application.interfaces import ChainIdentity, RowId, StoredStream
 from listener.application.state import BlockUndo, ChangeSet, Head, MarketState, Rules, StreamState, Written
 from listener.domain.entities import Candle, Market
@@ -16,7 +16,7 @@ from listener.domain.value_objects import DAY_MS, MINUTE_MS, BlockRef, MarketId,
 from listener.infrastructure.redis.client import Command, Database, Word
 from listener.infrastructure.redis.codec import decode_candle, decode_market, decode_undo, encode_undo
 from listener.infrastructure.redis.commands import RowData, commands, rows
-from listener.infrastructure.redis.keys import SCHEMA, Keys
+from listener.infrastructure.redis.keys import REMOVING, SCHEMA, Keys
 from listener.infrastructure.redis.outbox import OutboxBounds, OutboxSize
 
 APPLY = files("listener.infrastructure.redis").joinpath("apply.lua").read_text()
@@ -40,6 +40,7 @@ class RedisStore:
         self._outbox = OutboxSize(outbox.bytes)
         self._server = ""
         self._restarted = False
+        self._done = ""
 
     async def load(self) -> StoredStream | None:
         """See `MarketStore.load`."""
@@ -57,8 +58,9 @@ class RedisStore:
             raise TornData(
                 f"Redis has applied a part of a commit ({begun} begun, {done} done): after a crash it has "
                 "replayed a file that it had cut inside a transaction, or a key of ours has a foreign type; "
-                "run `listener verify --repair`"
+                "run `listener resync`"
             )
+        self._done = done or ""
         self._restarted = settings.get("server") not in {None, self._server}
         undos = sorted(map(decode_undo, answers[3].values()), key=lambda undo: undo.block.number)
         state = StreamState(
@@ -80,6 +82,11 @@ class RedisStore:
         return StoredStream(state, int(head["chainId"]), head["genesis"], int(head["schema"]), fingerprint)
 
     def _check(self, head: Mapping[str, str]) -> None:
+        if REMOVING in head:
+            raise InterruptedReset(
+                f"the data of chain {self._keys.chain_id} was being removed from Redis, and that was broken "
+                "off: run `listener reset` again"
+            )
         if not {"schema", "chainId", "genesis", "hash", "number"} <= head.keys():
             raise ForeignData(
                 f"the key {self._keys.head} in Redis was not written by this service (fields: "
@@ -109,7 +116,7 @@ class RedisStore:
         ]  # fmt: skip
         if not keys.generation:
             written.append(("SET", keys.partitions, 1))
-        await self._run(("", "", "", ""), 0, [], written)
+        await self._run(("", "", "", "", ""), 0, [], written)
 
     async def take_over(self, head: Head, floor: int) -> Head:
         """See `MarketStore.take_over`.
@@ -147,13 +154,14 @@ class RedisStore:
 
     async def _expect(self, base: Head, head: Head, new_rows: list[RowData], written: list[Command]) -> int:
         expected = (base.hash, base.gen, base.seq, base.as_of)
-        applied, found = await self._run(expected, head.epoch, new_rows, written)
+        applied, found = await self._run((*expected, self._done), head.epoch, new_rows, written)
         if not applied:
             raise Superseded(
                 f"expected block {base.number}, {' '.join(map(str, expected))}, found {' '.join(found)}: "
                 "another instance writes to this stream, or Redis went back in time"
             )
-        return int(found[0])
+        seq, self._done = found
+        return int(seq)
 
     async def _run(
         self, expected: Sequence[Word], epoch: int, new_rows: list[RowData], written: list[Command]

@@ -117,12 +117,13 @@ class SocketIoBackend:
         )
         client.on("disconnect", self._disconnected)
         try:
-            await client.connect(
-                self._url,
-                auth={"token": self._token},
-                transports=["websocket"],
-                wait_timeout=self._timeout_s,
-            )
+            async with asyncio.timeout(2 * self._timeout_s):  # for the first packet it waits without end
+                await client.connect(
+                    self._url,
+                    auth={"token": self._token},
+                    transports=["websocket"],
+                    wait_timeout=self._timeout_s,
+                )
         except (TimeoutError, SocketIOError, OSError) as error:
             await self.close()
             raise BackendUnavailable(
