@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -120,7 +121,8 @@ class Rebuilding:
     async def _beside(
         self, generation: str, source: ChainSource, database: Database
     ) -> tuple[Rebuilder, Lease]:
-        settings, rules = self._settings, self._settings.rules()
+        settings = self._settings
+        rules = replace(settings.rules(), audit_blocks=0)
         live = Keys(settings.chain_id)
         beside = live.beside(generation)
         start = self._start

@@ -117,13 +117,14 @@ class MarketStore(Protocol):
         """Create the stream with `base` as its head, unless it exists."""
         ...
 
-    async def take_over(self, head: Head, floor: int) -> Head:
+    async def take_over(self, head: Head, floor: int, *, resync_owed: bool) -> Head:
         """Raise `gen` and `epoch` above the stored ones, to `floor` at least, and return the new head.
 
         Args:
             head: as it was loaded.
             floor: the wall clock, or more if this process has used more: what is stored alone cannot tell,
                 because a store that lost its tail has forgotten numbers that were given out.
+            resync_owed: to be remembered until it is paid, by whoever writes then.
 
         Raises:
             Superseded: the head is no longer `head`.
@@ -369,6 +370,10 @@ class Observer(Protocol):
 
     def audit_difference(self, block: BlockRef, detail: str, *, repaired: bool) -> None:
         """A second look at `block` found other logs than were committed."""
+        ...
+
+    def audit_missed(self, first: int, last: int) -> None:
+        """Blocks `first` to `last` cannot be undone any more, and nobody has looked at them twice."""
         ...
 
     def trouble(self, service: str, error: Exception, retry_in_s: float) -> None:

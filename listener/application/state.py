@@ -321,9 +321,15 @@ class StreamState:
             confirmed += following.block.number <= self.audited
         return final[: max(confirmed, len(final) - rules.audit_blocks)]
 
-    def unaudited(self, rules: Rules, limit: int) -> list[Written]:
-        """Final blocks whose logs nobody has looked at a second time, oldest first; contiguous."""
-        newest = self.window[-1].block
+    def unaudited(self, rules: Rules, limit: int, tip: BlockRef | None = None) -> list[Written]:
+        """Final blocks whose logs nobody has looked at a second time, oldest first; contiguous.
+
+        Args:
+            rules: say what is final.
+            limit: most blocks.
+            tip: the node's newest block, where it is known to be above the head.
+        """
+        newest = max(self.window[-1].block, tip or self.window[-1].block, key=lambda block: block.number)
         found = (
             written
             for written in islice(self.window, 1, None)
@@ -332,6 +338,14 @@ class StreamState:
             and rules.finality.reached(written.block, newest, self.finalized)
         )
         return list(islice(found, limit))
+
+    def missed_by_audit(self, changes: ChangeSet) -> list[int]:
+        """Blocks that can no longer be undone after `changes`, and were not looked at a second time."""
+        return [
+            written.block.number
+            for written in islice(self.window, 1, len(changes.undo_dropped) + 1)
+            if written.digest and written.block.number > self.audited
+        ]
 
     def apply(self, changes: ChangeSet) -> None:
         """Follow a change set that was committed."""

@@ -109,7 +109,7 @@ def test_deeper_than_the_window_ends_with_nothing_changed(system: System) -> Non
     launchpad = system.deploy()
     factory = launchpad.factory.address
     curves = [launchpad.create("One", "ONE")]
-    settings = SETTINGS | {"FINALITY_WINDOW": "3"}
+    settings = SETTINGS | {"FINALITY_WINDOW": "3", "AUDIT_WINDOW": "0"}
     trade(launchpad, curves, 10)
     system.start_listener(factory, **settings)
     trade(launchpad, curves, 6)
@@ -120,6 +120,8 @@ def test_deeper_than_the_window_ends_with_nothing_changed(system: System) -> Non
     assert code == 5, output
     assert "ReorgTooDeep" in output
     assert "listener verify --repair" in output
-    assert "listener reset" in output
-    assert {key: value for key, value in system.dump().items() if before.get(key) != value} == {}
-    assert system.dump().keys() == before.keys()
+    assert "listener resync --from" in output
+    after = system.dump()
+    before.pop("lease:{31337}", None)
+    after.pop("lease:{31337}", None)
+    assert after == before

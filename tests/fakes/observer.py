@@ -21,6 +21,7 @@ class RecordingObserver:
     terms_ended: list[Exception] = field(default_factory=list)
     stalls: list[tuple[BlockRef, int | None]] = field(default_factory=list)
     audits: list[tuple[BlockRef, int]] = field(default_factory=list)
+    missed: list[tuple[int, int]] = field(default_factory=list)
     differences: list[tuple[BlockRef, str, bool]] = field(default_factory=list)
 
     def committed(self, changes: ChangeSet, seconds: float) -> None:  # noqa: ARG002 - of the port
@@ -50,6 +51,10 @@ class RecordingObserver:
     def audited(self, block: BlockRef, differences: int) -> None:
         """See `Observer.audited`."""
         self.audits.append((block, differences))
+
+    def audit_missed(self, first: int, last: int) -> None:
+        """See `Observer.audit_missed`."""
+        self.missed.append((first, last))
 
     def audit_difference(self, block: BlockRef, detail: str, *, repaired: bool) -> None:
         """See `Observer.audit_difference`."""

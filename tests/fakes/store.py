@@ -90,10 +90,11 @@ class FakeStore:
         self.committed = Head(base.number, base.hash, base.timestamp, base.timestamp, now, now, 0)
         self.undos = {base.number: BlockUndo(base, 0, ())}
 
-    async def take_over(self, head: Head, floor: int) -> Head:
+    async def take_over(self, head: Head, floor: int, *, resync_owed: bool) -> Head:
         """See `MarketStore.take_over`."""
         self._expect(head)
         self._server = self.incarnation
+        self.owed = self.owed or resync_owed
         self.committed = replace(head, gen=max(head.gen + 1, floor), epoch=max(head.epoch + 1, floor), seq=0)
         return self.committed
 

@@ -55,7 +55,9 @@ class Writer:
         await self.store.initialise(identity, first, {"PRICE_MODE": "execution"}, now)
         stored = await self.store.load()
         assert stored is not None
-        stored.state.head = await self.store.take_over(stored.state.head, now)
+        stored.state.head = await self.store.take_over(
+            stored.state.head, now, resync_owed=stored.state.resync_owed
+        )
         self._state = stored.state
         self.kept.clear()
 

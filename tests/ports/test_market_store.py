@@ -347,7 +347,7 @@ async def test_a_takeover_rises_above_everything(bench: Bench, now: int) -> None
     """Generation and epoch exceed all before, whatever the clock says; numbers begin anew."""
     writer = await traded(bench)
     old = writer.state.head
-    new = await bench.store.take_over(old, now)
+    new = await bench.store.take_over(old, now, resync_owed=False)
     assert new.gen > old.gen
     assert new.epoch > old.epoch
     assert min(new.gen, new.epoch) >= now
@@ -355,7 +355,7 @@ async def test_a_takeover_rises_above_everything(bench: Bench, now: int) -> None
     assert (new.number, new.hash, new.as_of) == (old.number, old.hash, old.as_of)
     assert await bench.store.head() == new
     with pytest.raises(Superseded):
-        await bench.store.take_over(old, now)
+        await bench.store.take_over(old, now, resync_owed=False)
     with pytest.raises(Superseded):
         await bench.store.commit(empty(writer))
 
@@ -692,7 +692,7 @@ async def test_a_very_large_commit_fits(server: RedisBench) -> None:
 
 
 async def test_after_a_restart_of_the_server_a_resync_is_owed(bench: Bench) -> None:
-    """It may have lost rows that were delivered; who takes over remembers the server that it found."""
+    """It may have lost rows that were delivered. Who takes over writes it down: others may have to pay."""
     writer = await started(bench)
     writer.chain.mine(created(0), swap(0))
     await writer.follow()
@@ -703,7 +703,18 @@ async def test_after_a_restart_of_the_server_a_resync_is_owed(bench: Bench) -> N
     stored = await bench.store.load()
     assert stored is not None
     assert stored.state.resync_owed
-    await bench.store.take_over(stored.state.head, 1)
+    await bench.store.take_over(stored.state.head, 1, resync_owed=True)
+    stored = await bench.store.load()
+    assert stored is not None
+    assert stored.state.resync_owed
+
+
+async def test_who_takes_over_owes_only_what_is_said(bench: Bench) -> None:
+    """Nothing is owed after a takeover on the same server, if nothing was before."""
+    writer = await started(bench)
+    writer.chain.mine(created(0), swap(0))
+    await writer.follow()
+    await bench.store.take_over(await bench.store.head(), 1, resync_owed=False)
     stored = await bench.store.load()
     assert stored is not None
     assert not stored.state.resync_owed

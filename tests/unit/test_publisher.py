@@ -130,18 +130,48 @@ async def test_falling_off_in_mid_batch_is_told() -> None:
         await setting.run()
     del setting.outbox.rows[:2]
     await setting.run()
-    assert setting.sent == [("resync", 1, 1, 2), ("trade_update", 1, 3, 6)]
+    assert setting.sent == []
+    setting.trades(1, 7, 8)
+    await setting.run()
+    assert setting.sent == [("resync", 1, 1, 7), ("trade_update", 1, 8, 8)]
+
+
+async def test_what_fell_off_a_batch_that_was_seen_is_told_above_it() -> None:
+    """A backend that has seen the batch, and drops its numbers, does not drop the `resync`."""
+    setting = Setting(rows=3)
+    setting.trades(1, 1, 5)
+    setting.backend.will("lost")
+    with pytest.raises(BackendUnavailable):
+        await setting.run()
+    del setting.outbox.rows[:2]
+    await setting.run()
+    assert setting.sent == [("trade_update", 1, 1, 3), ("resync", 1, 1, 4), ("trade_update", 1, 5, 5)]
+    assert numbers(setting.backend.handled) == setting.sent
+
+
+async def test_what_fell_off_with_the_whole_epoch_of_a_batch_that_was_seen_is_told_above_it() -> None:
+    """Where the batch was its epoch's last, a number is taken that nobody will use any more."""
+    setting = Setting(rows=3)
+    setting.trades(1, 1, 3)
+    setting.backend.will("lost")
+    with pytest.raises(BackendUnavailable):
+        await setting.run()
+    setting.trades(5, 1, 2)
+    del setting.outbox.rows[:3]
+    await setting.run()
+    assert setting.sent == [("trade_update", 1, 1, 3), ("resync", 1, 1, 4), ("trade_update", 5, 1, 2)]
+    assert numbers(setting.backend.handled) == setting.sent
 
 
 async def test_a_lost_acknowledgement_of_a_resync_repeats_it() -> None:
-    """The bridge is a message like any other: it is repeated until it is acknowledged."""
+    """The bridge is repeated until it is acknowledged, under a number that the backend has not seen."""
     setting = Setting()
-    setting.trades(1, 4, 5)
+    setting.trades(1, 4, 6)
     setting.backend.will("lost")
     with pytest.raises(BackendUnavailable):
         await setting.run()
     await setting.run()
-    assert setting.sent == [("resync", 1, 1, 3), ("resync", 1, 1, 3), ("trade_update", 1, 4, 5)]
+    assert setting.sent == [("resync", 1, 1, 3), ("resync", 1, 1, 4), ("trade_update", 1, 5, 6)]
 
 
 async def test_a_new_epoch_begins_with_one() -> None:

@@ -57,6 +57,9 @@ RESET_HINT: Final = "run `listener reset` to forget the stored data and load the
 RESYNC_HINT: Final = (
     "run `listener resync{}`, which builds them anew beside the stored ones and switches over when done"
 )
+AUDIT_PATIENCE_S: Final = 30.0
+"""How long history waits for an audit that makes no progress."""
+AUDIT_POLL_S: Final = 0.2
 FINALIZED_EVERY_S: Final = 15.0
 """How often the node is asked which block it calls final."""
 
@@ -136,6 +139,7 @@ class Follower:
         self._stalled = False
         self._hinted = False
         self._finalized_at: float | None = None
+        self._waits_for_audit: tuple[int, float] | None = None
 
     @property
     def state(self) -> StreamState:
@@ -201,10 +205,11 @@ class Follower:
         self._to_undo.clear()
         self._passed_minute = -1
         self._finalized_at = None
+        self._waits_for_audit = None
 
     def unaudited(self, limit: int) -> Sequence[Written]:
         """See `Ledger.unaudited`."""
-        return self._state.unaudited(self._rules, limit) if self._state else ()
+        return self._state.unaudited(self._rules, limit, self._tip) if self._state else ()
 
     def confirm(self, block: BlockRef) -> bool:
         """See `Ledger.confirm`."""
@@ -256,7 +261,9 @@ class Follower:
         )
         if self._lease is not None and not await self._lease.hold():
             raise Superseded("the lease has gone to another instance")
-        state.head = await self._store.take_over(state.head, self._numbers_used)
+        state.head = await self._store.take_over(
+            state.head, self._numbers_used, resync_owed=state.resync_owed
+        )
         return state
 
     async def _base(self) -> BlockRef:
@@ -333,6 +340,8 @@ class Follower:
         final = min([await self._final_number(tip), *self._corrected_from()])
         if self.state.head.number < final:
             self._observer.synced(synced=False, number=self.state.head.number + 1)
+            if self._audit_is_behind():
+                return await self._clock.sleep(AUDIT_POLL_S)
             async with aclosing(self._fetcher.ranges(self.state.head.number + 1, final)) as ranges:
                 async for blocks in ranges:
                     if blocks[0].block.parent_hash != self.state.head.hash:
@@ -346,6 +355,20 @@ class Follower:
                     return await self._roll_back(self.state.head.number - 1)
                 await self._commit_live(facts)
         return None
+
+    def _audit_is_behind(self) -> bool:
+        """Whether blocks wait for a second look that they would lose to history, and it may still come.
+
+        Final blocks that are committed by ranges cannot be undone, nor can what lies below them.
+        """
+        waiting = self.unaudited(1) if self._rules.audit_blocks else ()
+        if not waiting:
+            self._waits_for_audit = None
+            return False
+        oldest, now = waiting[0].block.number, self._clock.monotonic()
+        if self._waits_for_audit is None or self._waits_for_audit[0] != oldest:
+            self._waits_for_audit = oldest, now
+        return now - self._waits_for_audit[1] < AUDIT_PATIENCE_S
 
     def _corrected_from(self) -> list[int]:
         """The block below the first that the audit has corrected, if any: corrections go block by block."""
@@ -517,6 +540,8 @@ class Follower:
 
     def _committed(self, changes: ChangeSet, head: Head) -> None:
         changes.head = head
+        if self._rules.audit_blocks and (missed := self.state.missed_by_audit(changes)):
+            self._observer.audit_missed(missed[0], missed[-1])
         self.state.apply(changes)
         if changes.reorg:
             for market in changes.reorg.markets:

@@ -88,33 +88,65 @@ class Publisher:
                 self._observer.healthy("backend")
                 await self._signal.wait(self._limits.idle_s)
                 continue
-            cursor = await self._bridge(cursor, rows[0].id)
-            cursor = await self._deliver(cursor, rows)
+            bridged = await self._bridge(cursor, rows[0].id)
+            if bridged is None:
+                await self._signal.wait(self._limits.idle_s)
+                continue
+            cursor = bridged
+            left = [row for row in rows if row.id > cursor.acknowledged]
+            if left:
+                cursor = await self._deliver(cursor, left)
             self._observer.healthy("backend")
             if len(rows) < self._limits.batch_rows:
                 await self._clock.sleep(self._limits.pause_s - (self._clock.monotonic() - started))
 
-    async def _bridge(self, cursor: Cursor, first: RowId) -> Cursor:
+    async def _bridge(self, cursor: Cursor, first: RowId) -> Cursor | None:
         """Tell of rows that fell off the outbox's end before they were delivered.
+
+        The `resync` has a number that the backend cannot have seen. Its end is saved before it is sent, as
+        that of a batch is.
+
+        Returns:
+            The cursor behind the `resync`; as it was if nothing was lost; None if there is no number yet.
+        """
+        done, end = cursor.acknowledged, await self._lost(cursor, first)
+        if end is None:
+            return cursor
+        if cursor.sending > done:
+            end = await self._number_above(cursor.sending)
+            if end is None:
+                return None
+        await self._save(Cursor(done, end))
+        start = done.seq + 1 if end.epoch == done.epoch else 1
+        await self._backend.send(Message("resync", end.epoch, start, end.seq, ({"reason": LOST_REASON},)))
+        return await self._save(Cursor(end, end))
+
+    async def _lost(self, cursor: Cursor, first: RowId) -> RowId | None:
+        """The last row that was lost between the last acknowledged row and the first that is kept, if any.
 
         Within an epoch a gap in the numbers shows it. Between epochs nobody knows the last number of the
         old one, but the oldest rows go first: while the last acknowledged row is kept, none after it went.
         """
         done = cursor.acknowledged
-        if first.epoch == done.epoch:
-            lost = RowId(done.epoch, done.seq + 1), RowId(done.epoch, first.seq - 1)
-        elif first.seq > 1:
-            lost = RowId(first.epoch, 1), RowId(first.epoch, first.seq - 1)
-        elif done == NOWHERE.acknowledged or await self._outbox.holds(done):
-            return cursor
-        else:
-            lost = RowId(done.epoch, done.seq + 1), RowId(done.epoch, done.seq + 1)
-        if lost[0] > lost[1]:
-            return cursor
-        await self._backend.send(
-            Message("resync", lost[1].epoch, lost[0].seq, lost[1].seq, ({"reason": LOST_REASON},))
-        )
-        return await self._save(Cursor(lost[1], max(lost[1], cursor.sending)))
+        if first.seq > 1 and first != RowId(done.epoch, done.seq + 1):
+            return RowId(first.epoch, first.seq - 1)
+        if done == NOWHERE.acknowledged:
+            return cursor.sending if first.epoch > cursor.sending.epoch > done.epoch else None
+        if first.epoch == done.epoch or await self._outbox.holds(done):
+            return None
+        return RowId(done.epoch, done.seq + 1)
+
+    async def _number_above(self, sending: RowId) -> RowId | None:
+        """A number above a batch that the backend may have seen, and not one that it has yet to see alone.
+
+        It is that of the next row, which the `resync` then stands for, or, if an epoch has ended with that
+        batch, one that nobody will use any more.
+        """
+        following = await self._outbox.read(sending, 1)
+        if not following:
+            return None
+        row = following[0].id
+        return row if row.epoch == sending.epoch else RowId(sending.epoch, sending.seq + 1)
 
     async def _save(self, cursor: Cursor) -> Cursor:
         await self._outbox.save(cursor, self._saved)

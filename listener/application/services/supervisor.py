@@ -12,7 +12,7 @@ BACKOFF_FIRST_S: Final = 0.2
 BACKOFF_MAX_S: Final = 30.0
 BACKOFF_STORE_S: Final = 3.0
 """Redis is ours: nobody is annoyed by our asking, and everything waits for it."""
-HEALTHY_AFTER_S: Final = 60.0
+HEALTHY_AFTER_S: Final = 10.0
 """A service that ran this long before it failed starts again with the shortest wait."""
 
 

@@ -118,6 +118,11 @@ class LogObserver:
         self._health.differences[("repaired" if repaired else "reported")] += 1
         self._log.error("Audit found a difference", block=block.number, detail=detail, repaired=repaired)
 
+    def audit_missed(self, first: int, last: int) -> None:
+        """See `Observer.audit_missed`."""
+        self._health.differences["missed"] += last - first + 1
+        self._log.warning("Blocks became final without a second look", first=first, last=last)
+
     def trouble(self, service: str, error: Exception, retry_in_s: float) -> None:
         """See `Observer.trouble`."""
         self._health.troubles[service] = self._mask.text(str(error))

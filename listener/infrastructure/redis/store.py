@@ -118,15 +118,15 @@ class RedisStore:
             written.append(("SET", keys.partitions, 1))
         await self._run(("", "", "", "", ""), 0, [], written)
 
-    async def take_over(self, head: Head, floor: int) -> Head:
+    async def take_over(self, head: Head, floor: int, *, resync_owed: bool) -> Head:
         """See `MarketStore.take_over`.
 
         A server that was restarted, or another one, may have lost its tail, and outbox rows with it: whether
-        it is the one that the last writer used is remembered here.
+        it is the one that the last writer used is remembered here, together with what follows from it.
         """
         new = replace(head, gen=max(head.gen + 1, floor), epoch=max(head.epoch + 1, floor), seq=0)
         written: list[Command] = [
-            ("HSET", self._keys.settings, "server", self._server),
+            ("HSET", self._keys.settings, "server", self._server, *(("owed", 1) if resync_owed else ())),
             ("HSET", self._keys.head, "gen", new.gen, "epoch", new.epoch, "seq", 0),
         ]
         await self._expect(head, new, [], written)
