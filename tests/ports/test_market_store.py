@@ -747,6 +747,19 @@ async def test_a_part_of_a_commit_is_noticed(server: RedisBench) -> None:
         await server.store.load()
 
 
+async def test_a_part_of_a_commit_is_noticed_by_a_writer_that_has_loaded(server: RedisBench) -> None:
+    """A server may be cut, replay a part, and be up again before the writer has noticed that it was away."""
+    writer = await started(server)
+    writer.chain.mine(created(0), swap(0))
+    await writer.follow()
+    await server.redis.hincrby(KEYS.settings, "begun", 1)
+    before = await server.store.head()
+    writer.chain.mine(swap(0))
+    with pytest.raises(Superseded):
+        await writer.follow()
+    assert await server.store.head() == before
+
+
 async def test_a_lost_refresh_is_noticed(bench: Bench) -> None:
     """A commit that only let time pass moves neither block nor row: `asOf` tells that it was lost."""
     writer = await started(bench)

@@ -9,7 +9,12 @@ from hypothesis import strategies as st
 
 from listener.application.errors import BackendRefused, BackendUnavailable, Retryable
 from listener.application.interfaces import Cursor, RowId
-from listener.application.services.publisher import LOST_REASON, Publisher, PublisherLimits
+from listener.application.services.publisher import (
+    LOST_REASON,
+    TOO_LARGE_REASON,
+    Publisher,
+    PublisherLimits,
+)
 from tests.fakes.backend import FakeBackend, Outcome, numbers
 from tests.fakes.build import MONDAY_MS, created, rules, swap, token
 from tests.fakes.chain import LocalChain
@@ -231,12 +236,14 @@ async def test_large_messages_make_smaller_batches() -> None:
     assert setting.backend.items("trade_update") == [{"id": str(1_000 + n)} for n in range(1, 65)]
 
 
-async def test_a_single_row_that_is_too_large_is_sent_all_the_same() -> None:
-    """It cannot be split: the backend has the last word, not an endless loop here."""
-    setting = Setting(message_bytes=10)
+async def test_in_place_of_a_single_row_that_is_too_large_a_resync_is_sent() -> None:
+    """It cannot be split, and a backend that refuses it would hear of nothing that follows."""
+    setting = Setting(message_bytes=50)
     setting.outbox.add(1, 1, "alert", orjson.dumps({"text": "x" * 100}))
+    setting.trades(1, 2, 2)
     await setting.run()
-    assert setting.sent == [("alert", 1, 1, 1)]
+    assert setting.sent == [("resync", 1, 1, 1), ("trade_update", 1, 2, 2)]
+    assert setting.backend.items("resync") == [{"reason": TOO_LARGE_REASON}]
 
 
 async def test_references_are_read_when_sent() -> None:

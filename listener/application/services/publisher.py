@@ -30,6 +30,7 @@ from listener.application.use_cases.publish_updates import (
 from listener.domain.value_objects import Interval, MarketId, Timestamp
 
 LOST_REASON = "more was missed than is kept"
+TOO_LARGE_REASON = "an update is larger than a message may be"
 NOWHERE = Cursor(RowId(0, 0), RowId(0, 0))
 """Nothing was ever delivered."""
 
@@ -164,6 +165,7 @@ class Publisher:
         while resumed is None and len(batch) > 1 and self._too_large(messages):
             batch = batch[: len(batch) // 2]
             messages = await self._messages(batch)
+        messages = [self._within_limit(message) for message in messages]
         end = batch[-1].id
         if end != cursor.sending:
             await self._save(Cursor(cursor.acknowledged, end))
@@ -175,6 +177,16 @@ class Publisher:
 
     def _too_large(self, messages: Sequence[Message]) -> bool:
         return any(self._backend.size(message) > self._limits.message_bytes for message in messages)
+
+    def _within_limit(self, message: Message) -> Message:
+        """The message, or where no smaller batch would help, a `resync` under its numbers.
+
+        That is a single row, or a batch under way, which must keep its numbers, and whose candles and figures
+        have grown since.
+        """
+        if not self._too_large([message]):
+            return message
+        return message._replace(event="resync", items=({"reason": TOO_LARGE_REASON},))
 
     async def _messages(self, batch: Sequence[Row]) -> list[Message]:
         return [await self._message(draft) for draft in plan_batch(batch)]

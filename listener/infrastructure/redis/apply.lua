@@ -3,7 +3,7 @@
 --
 -- KEYS  1 head, 2 outbox, 3 the stream's private hash
 -- ARGV  1 hash, 2 gen, 3 seq, 4 asOf that the head must have ('' for a stream that does not exist yet)
---       5 number of commits done so far ('' where the writer does not know)
+--       5 number of commits begun and done so far ('' where the writer does not know)
 --       6 epoch of the rows, 7 most rows kept, 8 number of rows, then event and data of each row,
 --       then commands: number of words, words…
 -- Returns {1, seq, done} if applied, {0, hash, gen, seq, asOf} as found otherwise. A head that is being removed
@@ -18,7 +18,8 @@ for i = 1, 4 do
   same = same and (found[i] or '') == ARGV[i]
 end
 if same and ARGV[5] ~= '' then
-  same = (redis.call('HGET', KEYS[3], 'done') or '') == ARGV[5]
+  local counters = redis.call('HMGET', KEYS[3], 'begun', 'done')
+  same = counters[1] == ARGV[5] and counters[2] == ARGV[5]
 end
 if not same then
   return {0, found[1] or '', found[2] or '', found[3] or '', found[4] or ''}

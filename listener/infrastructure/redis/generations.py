@@ -100,7 +100,10 @@ class RedisGenerations:
         await reset_stream(self._database, self._beside)
 
     async def switch(self, floor: int) -> Head:
-        """See `Generations.switch`. Holds Redis for some microseconds for each key."""
+        """See `Generations.switch`. Holds Redis for some microseconds for each key.
+
+        The server is asked for a new append-only file, since the old one may hold what made this necessary.
+        """
         live, new = await self._head(self._live), await self._head(self._beside)
         if new is None:
             raise Superseded("the generation to switch to is gone")
@@ -121,6 +124,7 @@ class RedisGenerations:
         )  # fmt: skip
         if not done[0]:
             raise Superseded("the live head moved while the generations were switched")
+        await self._database.rewrite_log()
         switched = await self._head(self._live)
         return switched or new
 
