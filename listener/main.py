@@ -61,6 +61,7 @@ class Service:
             OutboxBounds(settings.outbox_max_rows, settings.outbox_max_bytes),
         )
         self._commits = LocalSignal()
+        self._audit_wanted = LocalSignal()
         self._hints = HintSlot(settings.poll_interval_ms / 1000)
         self._lease = RedisLease(self._database, self._keys, settings.lease_ms)
         self._follower = self._build_follower()
@@ -125,6 +126,7 @@ class Service:
             clock=self._clock,
             observer=self._observer,
             signal=self._commits,
+            audit_wanted=self._audit_wanted,
             rules=self._rules,
             limits=follower_limits(settings),
             chain_id=settings.chain_id,
@@ -150,7 +152,7 @@ class Service:
             chain=self._node.source,
             witness=self._node.witness,
             store=self._store,
-            clock=self._clock,
+            wanted=self._audit_wanted,
             observer=self._observer,
             limits=AuditLimits(AUDIT_BLOCKS, self._settings.audit_blocks_per_s),
         )

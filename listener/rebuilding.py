@@ -138,6 +138,7 @@ class Rebuilding:
             clock=self._clock,
             observer=self._observer,
             signal=LocalSignal(),
+            audit_wanted=LocalSignal(),
             rules=rules,
             limits=follower_limits(settings),
             chain_id=settings.chain_id,

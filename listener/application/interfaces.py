@@ -140,7 +140,8 @@ class MarketStore(Protocol):
 
         Raises:
             Superseded: another head was found.
-            StoreUnavailable: the outcome is unknown; compare `head()`.
+            StoreUnavailable: the outcome is unknown, and the commit may yet happen. Begin with `load` and
+                `take_over` again; after that it cannot.
         """
         ...
 
@@ -325,15 +326,18 @@ class Clock(Protocol):
         ...
 
 
-class CommitSignal(Protocol):
-    """Tells the publisher that rows were committed."""
+class Signal(Protocol):
+    """Wakes another part of the service.
+
+    The publisher, when rows were committed; the auditor, when history waits for it.
+    """
 
     def notify(self) -> None:
-        """Rows were committed."""
+        """There is something to do."""
         ...
 
     async def wait(self, timeout_s: float) -> None:
-        """Return when rows were committed since the last call, or after `timeout_s`."""
+        """Return when somebody has notified since the last call, or after `timeout_s`."""
         ...
 
 

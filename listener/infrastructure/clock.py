@@ -21,17 +21,17 @@ class SystemClock:
 
 
 class LocalSignal:
-    """`CommitSignal` within one process."""
+    """`Signal` within one process."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
 
     def notify(self) -> None:
-        """See `CommitSignal.notify`."""
+        """See `Signal.notify`."""
         self._event.set()
 
     async def wait(self, timeout_s: float) -> None:
-        """See `CommitSignal.wait`."""
+        """See `Signal.wait`."""
         try:
             async with asyncio.timeout(timeout_s):
                 await self._event.wait()

@@ -66,18 +66,18 @@ class FakeHints:
 
 
 class FakeSignal:
-    """`CommitSignal` whose waits run a script."""
+    """`Signal` whose waits run a script."""
 
     def __init__(self, steps: Iterable[Callable[[], object]] = ()) -> None:
         self.steps = deque(steps)
         self.notified = 0
 
     def notify(self) -> None:
-        """See `CommitSignal.notify`."""
+        """See `Signal.notify`."""
         self.notified += 1
 
     async def wait(self, timeout_s: float) -> None:  # noqa: ARG002 - of the port
-        """See `CommitSignal.wait`."""
+        """See `Signal.wait`."""
         if not self.steps:
             raise Done
         self.steps.popleft()()

@@ -73,6 +73,7 @@ class World:
             "clock": self.clock,
             "observer": self.observer,
             "signal": self.signal,
+            "audit_wanted": FakeSignal(),
             "rules": self.rules,
             "limits": self.limits,
             "chain_id": CHAIN_ID,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from listener.application.errors import NodeUnavailable, NodeUnsuitable
-from listener.application.interfaces import ChainSource, Clock, MarketStore, Observer, Witness
+from listener.application.interfaces import ChainSource, MarketStore, Observer, Signal, Witness
 from listener.application.state import Written
 from listener.domain.facts import BlockFacts
 from listener.domain.value_objects import BlockRef
@@ -54,6 +54,7 @@ class Auditor:
         ledger: the follower.
         chain: asked once more where the witness disagrees with what was committed.
         witness: the second account.
+        wanted: wakes the auditor when history waits for it; then it does not pause between two looks.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class Auditor:
         chain: ChainSource,
         witness: Witness,
         store: MarketStore,
-        clock: Clock,
+        wanted: Signal,
         observer: Observer,
         limits: AuditLimits,
     ) -> None:
@@ -71,7 +72,7 @@ class Auditor:
         self._chain = chain
         self._witness = witness
         self._store = store
-        self._clock = clock
+        self._wanted = wanted
         self._observer = observer
         self._limits = limits
 
@@ -85,7 +86,7 @@ class Auditor:
                 except NodeUnsuitable as error:
                     raise NodeUnavailable(f"no audit: {error}") from error
                 self._observer.healthy("audit")
-            await self._clock.sleep(
+            await self._wanted.wait(
                 len(blocks) / self._limits.blocks_per_s if blocks else self._limits.idle_s
             )
 

@@ -14,6 +14,8 @@ from typing import Final
 from listener.application.errors import (
     ChainRestarted,
     InconsistentReply,
+    ListenerError,
+    NodeBehind,
     OrphanedHead,
     ReorgTooDeep,
     SettingsChanged,
@@ -25,11 +27,11 @@ from listener.application.interfaces import (
     ChainIdentity,
     ChainSource,
     Clock,
-    CommitSignal,
     HeadHints,
     Lease,
     MarketStore,
     Observer,
+    Signal,
     StoredStream,
 )
 from listener.application.services.fetching import Fetcher, FetchLimits
@@ -91,6 +93,8 @@ class Follower:
     Args:
         start: first block that matters, or None: the oldest deployment among `rules.factories`.
         tell_backend: write outbox rows; without a backend nobody would read them.
+        signal: notified of each commit.
+        audit_wanted: notified while history waits for the audit.
         lease: without it the stream is not taken over; None: nobody else wants it.
     """
 
@@ -102,7 +106,8 @@ class Follower:
         store: MarketStore,
         clock: Clock,
         observer: Observer,
-        signal: CommitSignal,
+        signal: Signal,
+        audit_wanted: Signal,
         rules: Rules,
         limits: FollowerLimits,
         chain_id: int,
@@ -117,6 +122,7 @@ class Follower:
         self._clock = clock
         self._observer = observer
         self._signal = signal
+        self._audit_wanted = audit_wanted
         self._rules = rules
         self._limits = limits
         self._chain_id = chain_id
@@ -135,6 +141,7 @@ class Follower:
         self._trades = 0
         self._passed_minute = -1
         self._tip: BlockRef | None = None
+        self._highest = 0
         self._tip_since = 0.0
         self._stalled = False
         self._hinted = False
@@ -320,6 +327,7 @@ class Follower:
         """The node's tip, and how long it has been the same."""
         tip = await self._chain.tip()
         self._observer.healthy("node")
+        self._highest = max(self._highest, tip.number)
         if tip != self._tip:
             self._tip, self._tip_since = tip, self._clock.monotonic()
         if not told and tip.number > self.state.head.number:
@@ -341,6 +349,7 @@ class Follower:
         if self.state.head.number < final:
             self._observer.synced(synced=False, number=self.state.head.number + 1)
             if self._audit_is_behind():
+                self._audit_wanted.notify()
                 return await self._clock.sleep(AUDIT_POLL_S)
             async with aclosing(self._fetcher.ranges(self.state.head.number + 1, final)) as ranges:
                 async for blocks in ranges:
@@ -435,13 +444,13 @@ class Follower:
         if suspect == head.number - 1 and (await self._chain.block(head.number)).hash == head.hash:
             raise InconsistentReply(f"block {head.number} is ours, and its successor has another parent")
         ours = {block.number: block for block in self.state.recent()}
-        oldest = self.state.recent()[0].number
+        oldest = self.state.recent()[0]
         number = suspect
-        while number >= oldest:
+        while number >= oldest.number:
             if (await self._chain.block(number)).hash == ours[number].hash:
                 return await self._undo(ours[number])
             number -= 1
-        raise self._too_deep(oldest)
+        raise await self._too_deep(oldest)
 
     async def _undo(self, ancestor: BlockRef) -> None:
         """Undo the blocks above `ancestor`."""
@@ -464,16 +473,29 @@ class Follower:
         )
         await self._commit(changes, started)
 
-    def _too_deep(self, oldest: int) -> ReorgTooDeep | ChainRestarted:
-        if oldest == self.state.base:
+    async def _too_deep(self, oldest: BlockRef) -> ListenerError:
+        """What it means that the node's chain differs from ours at the oldest block that can be compared.
+
+        A node that lags behind the one that gave us these blocks may still show what was there before a
+        reorg, and that passes.
+        """
+        if oldest.number == self.state.base:
             return ChainRestarted(
-                f"the node's chain differs from ours at block {oldest}, where the stored data begins: "
+                f"the node's chain differs from ours at block {oldest.number}, where the stored data begins: "
                 f"a dev chain that was restarted or reverted; {RESET_HINT}"
             )
+        tip = (await self._chain.tip()).number
+        if tip < self._highest:
+            return NodeBehind(
+                f"the node differs from us at block {oldest.number}, and has {tip} blocks where "
+                f"{self._highest} were seen"
+            )
+        if (await self._chain.block(oldest.number)).hash == oldest.hash:
+            return InconsistentReply(f"the node has answered in two ways about block {oldest.number}")
         return ReorgTooDeep(
-            f"the node's chain differs from ours at block {oldest} already, deeper than the "
-            f"{self.state.head.number - oldest} blocks that can be undone (FINALITY_WINDOW); nothing was "
-            "changed; run `listener verify --repair` to load the chain anew beside the stored data and "
+            f"the node's chain differs from ours at block {oldest.number} already, deeper than the "
+            f"{self.state.head.number - oldest.number} blocks that can be undone (FINALITY_WINDOW); nothing "
+            "was changed; run `listener verify --repair` to load the chain anew beside the stored data and "
             f"switch over, or `listener resync --from {self.state.base + 1}`"
         )
 

@@ -11,13 +11,13 @@ import orjson
 
 from listener.application.interfaces import (
     Clock,
-    CommitSignal,
     Cursor,
     Message,
     Observer,
     Outbox,
     Row,
     RowId,
+    Signal,
     UpdatePublisher,
 )
 from listener.application.use_cases.publish_updates import (
@@ -61,7 +61,7 @@ class Publisher:
         *,
         outbox: Outbox,
         backend: UpdatePublisher,
-        signal: CommitSignal,
+        signal: Signal,
         clock: Clock,
         observer: Observer,
         limits: PublisherLimits,

@@ -6,8 +6,8 @@
 --       5 number of commits begun and done so far ('' where the writer does not know)
 --       6 epoch of the rows, 7 most rows kept, 8 number of rows, then event and data of each row,
 --       then commands: number of words, words…
--- Returns {1, seq, done} if applied, {0, hash, gen, seq, asOf} as found otherwise. A head that is being removed
--- has none of these fields, but one that says so.
+-- Returns {1, seq, done} if applied, {0, hash, gen, seq, asOf, begun, done} as found otherwise. A head that is
+-- being removed has none of these fields, but one that says so.
 --
 -- Redis runs a script alone but may, after a crash, replay a part of it (see docs/operations.md). The counters
 -- `begun` and `done` differ for ever after that.
@@ -17,12 +17,12 @@ local same = not found[5]
 for i = 1, 4 do
   same = same and (found[i] or '') == ARGV[i]
 end
+local counters = redis.call('HMGET', KEYS[3], 'begun', 'done')
 if same and ARGV[5] ~= '' then
-  local counters = redis.call('HMGET', KEYS[3], 'begun', 'done')
   same = counters[1] == ARGV[5] and counters[2] == ARGV[5]
 end
 if not same then
-  return {0, found[1] or '', found[2] or '', found[3] or '', found[4] or ''}
+  return {0, found[1] or '', found[2] or '', found[3] or '', found[4] or '', counters[1] or '', counters[2] or ''}
 end
 
 redis.call('HINCRBY', KEYS[3], 'begun', 1)

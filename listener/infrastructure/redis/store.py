@@ -157,7 +157,8 @@ class RedisStore:
         applied, found = await self._run((*expected, self._done), head.epoch, new_rows, written)
         if not applied:
             raise Superseded(
-                f"expected block {base.number}, {' '.join(map(str, expected))}, found {' '.join(found)}: "
+                f"expected block {base.number} {' '.join(map(str, expected))}, commits {self._done} "
+                f"{self._done}, found {' '.join(found)}: "
                 "another instance writes to this stream, or Redis went back in time"
             )
         seq, self._done = found
