@@ -1,12 +1,12 @@
 """Wiring of the commands that load the chain anew beside the stored data: `resync` and `verify`."""
 
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Final
 
-from listener.application.errors import InvalidConfiguration
+from listener.application.errors import InvalidConfiguration, StoreUnavailable
 from listener.application.interfaces import ChainSource, Lease
 from listener.application.services.follower import Follower
 from listener.application.services.leadership import while_holding
@@ -101,7 +101,8 @@ class Rebuilding:
         except BaseExceptionGroup as group:
             raise group.exceptions[0] from None
         finally:
-            await lease.release()
+            with suppress(StoreUnavailable):
+                await lease.release()
 
     async def _emitter(self, database: Database, wanted: str) -> tuple[MarketId, str]:
         keys = Keys(self._settings.chain_id)

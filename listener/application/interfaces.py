@@ -197,6 +197,7 @@ class Generations(Protocol):
         """Put it in the place of the live one, at once for every reader; `floor` as for `take_over`.
 
         A running instance is superseded by it and goes on from there; a `resync` is owed to the backend.
+        May be called again where the answer was lost.
 
         Raises:
             Superseded: the live head moved meanwhile.

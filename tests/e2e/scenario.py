@@ -25,6 +25,7 @@ class Scenario:
         self.random = random.Random(seed)
         self.curves: list[Curve] = []
         self.trades_sent = 0
+        self._created = 0
         self._session = requests.Session()
         self._url = str(launchpad.web3.provider.endpoint_uri)  # type: ignore[attr-defined]
         self._curve = launchpad.web3.eth.contract(abi=artifact("BondingCurve")["abi"])
@@ -40,7 +41,7 @@ class Scenario:
 
     def create(self) -> None:
         """Create a token; half of the time its first buy is in the same transaction."""
-        number = len(self.curves)
+        number, self._created = self._created, self._created + 1
         names = [f"Token {number} {'🦦' * (number % 3)}", f"T{number}"]
         if self.random.random() < 0.5:
             receipt = self.launchpad.send(
@@ -132,6 +133,13 @@ class Scenario:
             self.trades(self.random.randrange(most_trades + 1))
             self.pass_time(self.random.choice((1, 2, 12, 45, 61, 600, HOUR_S, 3 * HOUR_S)))
             self.block()
+
+    def forget_lost(self) -> None:
+        """After a reorg: forget what was queued or bought, and tokens that the chain no longer has."""
+        self._pending.clear()
+        self._bought.clear()
+        code = self.launchpad.web3.eth.get_code
+        self.curves = [curve for curve in self.curves if code(Web3.to_checksum_address(curve.address))]
 
     def set_mining(self, *, automatic: bool) -> None:
         """Whether each transaction gets its own block."""

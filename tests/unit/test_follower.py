@@ -1,6 +1,6 @@
 """The follower on a scripted chain, virtual time, and the real store on a Redis in memory."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -9,12 +9,14 @@ import fakeredis
 import orjson
 import pytest
 
+from listener.application import state
 from listener.application.errors import (
     ChainRestarted,
     Fatal,
     InconsistentReply,
     ListenerError,
     NodeBehind,
+    NodeLimited,
     NodeUnavailable,
     OrphanedHead,
     RangeTooLarge,
@@ -26,17 +28,37 @@ from listener.application.errors import (
     WrongChain,
 )
 from listener.application.interfaces import MarketStore, RowId
+from listener.application.services import follower
+from listener.application.services.auditor import AuditLimits, Auditor
 from listener.application.services.fetching import FetchLimits
-from listener.application.services.follower import Follower, FollowerLimits
+from listener.application.services.follower import (
+    AUDIT_PATIENCE_S,
+    AUDIT_POLL_S,
+    Follower,
+    FollowerLimits,
+)
 from listener.application.state import ChangeSet, Finality, Head, Rules
+from listener.domain.facts import BlockFacts
 from listener.domain.value_objects import DAY_MS, MINUTE_MS, BlockRef
 from listener.infrastructure.redis.client import Database
 from listener.infrastructure.redis.keys import Keys
 from listener.infrastructure.redis.outbox import OutboxBounds
 from listener.infrastructure.redis.store import RedisStore
-from tests.fakes.build import CHAIN_ID, FACTORY, MONDAY_MS, created, graduate, rules, swap, token
+from tests.fakes.build import (
+    CHAIN_ID,
+    FACTORY,
+    MONDAY_MS,
+    Maker,
+    created,
+    digest,
+    graduate,
+    rules,
+    swap,
+    token,
+)
 from tests.fakes.chain import FakeChain, LocalChain
 from tests.fakes.clock import Done, FakeClock, FakeHints, FakeSignal, Step
+from tests.fakes.lease import Board, FakeLease
 from tests.fakes.observer import RecordingObserver
 from tests.fakes.store import FlakyStore, Outcome
 
@@ -777,3 +799,809 @@ async def test_unreadable_tokens_do_not_stop_it(world: World) -> None:
     assert await world.head() == world.at_tip()
     assert world.observer.commits[-1].rejected or any(c.rejected for c in world.observer.commits)
     assert not await world.redis.exists(KEYS.market(token(1)))
+
+
+# Terms that end, a chain that stands still, finality, and what the audit asks for.
+
+
+class Named(Database):
+    """A Redis that says who it is; the one in memory does not."""
+
+    async def server(self) -> str:
+        """See `Database.server`."""
+        return "always the same"
+
+
+class AuditedNode(FakeChain):
+    """A node that leaves out logs, and says by digests which it gave.
+
+    Attributes:
+        left_out: so many logs at the end of a block, by its number.
+        finality_asked: how often it was asked which block is final.
+    """
+
+    def __init__(self, chain: LocalChain) -> None:
+        super().__init__(chain)
+        self.left_out: dict[int, int] = {}
+        self.finality_asked = 0
+
+    def account(self, facts: BlockFacts) -> BlockFacts:
+        """What it says of a block."""
+        given = facts.facts[: len(facts.facts) - self.left_out.get(facts.block.number, 0)]
+        return facts._replace(facts=given, digest=digest(*given))
+
+    async def facts(self, block: BlockRef) -> BlockFacts:
+        """See `ChainSource.facts`."""
+        return self.account(await super().facts(block))
+
+    async def facts_between(self, first: int, last: int) -> list[BlockFacts]:
+        """See `ChainSource.facts_between`."""
+        found = await super().facts_between(first, last)
+        return [self.account(facts)._replace(digest="") for facts in found]
+
+    async def finalized(self) -> BlockRef | None:
+        """See `ChainSource.finalized`."""
+        self.finality_asked += 1
+        return await super().finalized()
+
+
+class FullWitness:
+    """`Witness` that knows every log of the chain; `meanwhile` happens while it is asked."""
+
+    def __init__(self, chain: LocalChain) -> None:
+        self._node = AuditedNode(chain)
+        self.meanwhile: Callable[[], Awaitable[None]] | None = None
+
+    async def facts(self, blocks: Sequence[BlockRef]) -> Sequence[BlockFacts]:
+        """See `Witness.facts`."""
+        found = [await self._node.facts(block) for block in blocks]
+        if self.meanwhile:
+            await self.meanwhile()
+        return found
+
+
+class AuditedWorld(World):
+    """A world with an audit, on a Redis that says who it is."""
+
+    def __init__(self, audit_blocks: int = 10) -> None:
+        super().__init__(rules("5m", "1d", finality=Finality(2), audit_blocks=audit_blocks))
+        self.database = Named(self.redis)
+        self.store = FlakyStore(RedisStore(self.database, KEYS, self.rules, OutboxBounds(100_000, 10**8)))
+        self.node = self.audited = AuditedNode(self.chain)
+        self.witness = FullWitness(self.chain)
+        self.new_follower()
+
+    async def follow(self, *blocks: Maker) -> None:
+        """Blocks with a fact each, one by one."""
+        for maker in blocks:
+            await self.run(lambda maker=maker: self.chain.mine(maker))  # type: ignore[misc]
+
+    async def audit(self) -> None:
+        """One look."""
+
+        class Once(FakeSignal):
+            async def wait(self, timeout_s: float) -> None:
+                raise Done(timeout_s)
+
+        auditor = Auditor(
+            ledger=self.follower,
+            chain=self.node,
+            witness=self.witness,
+            store=self.store,  # type: ignore[arg-type]
+            wanted=Once(),
+            observer=self.observer,
+            limits=AuditLimits(100, blocks_per_s=1),
+        )
+        with pytest.raises(Done):
+            await auditor.run()
+
+    async def events(self, event: str) -> int:
+        """How many rows of that kind there are."""
+        return len([1 for _, found, _ in await self.rows() if found == event])
+
+    async def trades(self) -> int:
+        """How many trades of the first market are stored."""
+        return int(await self.redis.llen(KEYS.trades(token(0))))
+
+
+@pytest.fixture
+async def audited() -> AsyncIterator[AuditedWorld]:
+    """A market that trades in each of six blocks, all followed one by one."""
+    made = AuditedWorld()
+    await made.run()
+    await made.follow(created(0), *[swap(0, 1, number + 1) for number in range(6)])
+    yield made
+    await made.database.close()
+
+
+async def keep(world: World) -> dict[bytes, bytes]:
+    """A copy of the whole Redis."""
+    keys = [key async for key in world.redis.scan_iter(count=1_000)]
+    return {key: await world.database.run("DUMP", key) for key in keys}
+
+
+async def go_back(world: World, kept: dict[bytes, bytes]) -> None:
+    """Redis is again what it was, as after a crash without its last writes."""
+    await world.redis.flushall()
+    for key, value in kept.items():
+        await world.redis.restore(key, 0, value)
+
+
+async def test_a_store_that_went_back_is_recovered_from(audited: AuditedWorld) -> None:
+    """It ends the term; the next one replays what was lost, and owes the backend a `resync`."""
+    kept = await keep(audited)
+    await audited.follow(swap(0, 1, 30), created(1))
+    await go_back(audited, kept)
+    audited.chain.mine(swap(0, 1, 31))
+    await audited.fails(Superseded)
+    resyncs = await audited.events("resync")
+    await audited.run()
+    assert await audited.events("resync") > resyncs
+    await check(audited)
+
+
+async def test_a_term_that_ended_otherwise_owes_nothing(audited: AuditedWorld) -> None:
+    """Where nothing was lost the next term goes on, and the backend needs not read all again."""
+    await audited.follow(swap(0, 1, 30))
+    resyncs = await audited.events("resync")
+    audited.follower.forget()
+    await audited.follow(swap(0, 1, 31))
+    assert await audited.events("resync") == resyncs
+    await check(audited)
+
+
+@pytest.mark.parametrize("clock_ms", [-DAY_MS, 0, 1])
+async def test_numbers_never_repeat(audited: AuditedWorld, clock_ms: int) -> None:
+    """Store and clock both went back: epoch and gen still rise above all that this process has used."""
+    kept = await keep(audited)
+    used = audited.follower.state.head
+    for _ in range(3):
+        audited.follower.forget()
+        await audited.run()
+        now = audited.follower.state.head
+        assert now.epoch > used.epoch
+        assert now.gen > used.gen
+        used = now
+        await go_back(audited, kept)
+        audited.clock.pass_ms(clock_ms)
+
+
+async def test_generations_of_rollbacks_never_repeat(audited: AuditedWorld) -> None:
+    """A rollback uses a generation, too: what the store has forgotten of it is not given out again."""
+    kept = await keep(audited)
+    audited.follower.forget()
+    await audited.run()
+    for number in range(3):
+        audited.chain.fork(1)
+        audited.chain.mine(swap(0, 1, 40 + number))
+        audited.chain.mine_empty(1)
+        await audited.run()
+    used = audited.follower.state.head.gen
+    await go_back(audited, kept)
+    audited.clock.pass_ms(-DAY_MS)
+    audited.follower.forget()
+    await audited.run()
+    assert audited.follower.state.head.gen > used
+
+
+async def test_a_lost_takeover_is_made_again(audited: AuditedWorld) -> None:
+    """Its answer did not come: the next one takes numbers above those that it may have used."""
+
+    class Lost(FlakyStore):
+        async def take_over(self, head: Head, floor: int, **told: Any) -> Head:
+            await real.take_over(head, floor, **told)
+            raise StoreUnavailable("no answer")
+
+    real: Any = audited.store
+    before = audited.follower.state.head
+    audited.store = Lost(real)
+    audited.new_follower()
+    await audited.fails(StoreUnavailable)
+    taken = await real.head()
+    assert taken.epoch > before.epoch
+    audited.follower._store = real
+    await audited.run()
+    assert audited.follower.state.head.epoch > taken.epoch
+
+
+async def test_without_the_lease_the_stream_is_not_taken_over(audited: AuditedWorld) -> None:
+    """Another instance got it while this one was to begin: nothing is written, and its writer goes on."""
+    board = Board(audited.clock)
+    board.hand_to("another", 60_000)
+    before = await audited.dump()
+    first = audited.follower
+    audited.settings["lease"] = FakeLease(board)
+    audited.new_follower()
+    await audited.fails(Superseded, "lease")
+    assert await audited.dump() == before
+    board.hand_to("", 0)
+    await audited.run()
+    assert board.current() == "first"
+    assert audited.follower.state.head.epoch > first.state.head.epoch
+
+
+async def test_a_flushed_redis_is_filled_again_by_the_next_term(audited: AuditedWorld) -> None:
+    """Everything is loaded anew, under numbers above the old ones."""
+    used = audited.follower.state.head
+    await audited.redis.flushall()
+    audited.chain.mine(swap(0))
+    await audited.fails(Superseded)
+    await audited.run()
+    assert audited.follower.state.head.epoch > used.epoch
+    assert await audited.events("resync") == 1
+    await check(audited)
+
+
+@pytest.mark.parametrize("lost", ["before-image", "market"])
+async def test_a_store_that_lost_a_part_ends_the_term(audited: AuditedWorld, lost: str) -> None:
+    """What was committed is not there: nothing is written on top of that."""
+    head = audited.follower.state.head
+    if lost == "before-image":
+        await audited.redis.hdel(KEYS.undo, head.number)
+        audited.chain.fork(1)
+        audited.chain.mine_empty(2)
+    else:
+        await audited.redis.delete(KEYS.market(token(0)))
+        audited.follower._markets.clear()
+        audited.chain.mine(swap(0))
+    before = await audited.dump()
+    await audited.fails(Superseded)
+    assert await audited.dump() == before
+
+
+async def test_it_may_be_asked_to_forget_before_it_knows_anything(world: World) -> None:
+    """A first term begins like any other."""
+    world.follower.forget()
+    assert world.follower.unaudited(10) == ()
+    assert not world.follower.confirm(world.chain.tip)
+    await world.run()
+    assert await world.head() == world.at_tip()
+
+
+def passing(world: World, seconds: float) -> Callable[[], None]:
+    """A step in which time passes."""
+    return lambda: world.clock.pass_ms(round(seconds * 1000))
+
+
+async def test_a_chain_that_stands_still_is_told_of_once(world: World) -> None:
+    """With the age of its newest block; and once when blocks come again, for as often as that happens."""
+    world.limits = replace(world.limits, stall_s=60)
+    world.new_follower()
+    still = world.chain.tip
+    world.clock.time = still.timestamp + 5_000
+    await world.run(passing(world, 60))
+    assert world.observer.stalls == []
+    await world.run(passing(world, 1), passing(world, 100))
+    assert world.observer.stalls == [(still, 66_000)]
+    again = world.chain.mine_empty
+    await world.run(lambda: again(1), passing(world, 30))
+    tip = world.chain.tip
+    assert world.observer.stalls[1:] == [(tip, None)]
+    await world.run(passing(world, 61), None, lambda: again(1))
+    assert [age is None for _, age in world.observer.stalls] == [False, True, False, True]
+
+
+async def test_a_chain_ahead_of_the_clock_has_no_negative_age(world: World) -> None:
+    """Clocks differ: a block from the future is as old as one of now."""
+    world.limits = replace(world.limits, stall_s=60)
+    world.new_follower()
+    world.clock.time = world.chain.tip.timestamp - DAY_MS
+    await world.run(passing(world, 61))
+    assert world.observer.stalls == [(world.chain.tip, 0)]
+
+
+async def test_a_quiet_chain_need_not_be_told_of(world: World) -> None:
+    """Chains that make blocks on demand stand still as a rule: 0 turns the watch off."""
+    await world.run(*[passing(world, 86_400)] * 3)
+    assert world.observer.stalls == []
+
+
+async def test_a_tip_without_a_hint_is_told_to_whoever_hints(world: World) -> None:
+    """A subscription that says nothing while the chain moves on may be dead; one that does is not."""
+    await world.run()
+    world.hints.overtaken_by.clear()
+
+    def hinted() -> BlockRef:
+        return world.chain.mine(swap(0))
+
+    await world.run(hinted, hinted, None)
+    assert world.hints.overtaken_by == []
+    await world.run(lambda: world.chain.mine_empty(1))
+    assert world.hints.overtaken_by == [world.chain.tip]
+
+
+def by_ranges(world: World) -> int:
+    """The last block that was loaded as history; 0: none was."""
+    return max([call[2] for call in world.node.calls if call[0] == "facts_between"], default=0)  # type: ignore[type-var, return-value]
+
+
+@pytest.mark.parametrize("step_ms", [1_000, 7_000, 12_000, 61_000])
+@pytest.mark.parametrize("seconds", [0, 1, 60, 299, 86_400])
+async def test_finality_in_seconds_is_found_by_time(step_ms: int, seconds: int) -> None:
+    """History ends with the newest block that is deep and old enough; one asks for few blocks to find it."""
+    world = World(rules("1h", finality=Finality(2, seconds * 1000)))
+    world.chain.mine_empty(40, after_ms=step_ms)
+    await world.run()
+    tip = world.chain.tip
+    final = [
+        facts.block.number
+        for facts in world.chain.blocks
+        if tip.number - facts.block.number >= 2 and tip.timestamp - facts.block.timestamp >= seconds * 1000
+    ]
+    assert by_ranges(world) == max(final, default=0)
+    last = by_ranges(world)
+    asked = [call for call in world.node.calls if call[0] == "block" and call[1] not in range(last + 1, 41)]
+    assert len(asked) <= 8
+    assert await world.head() == world.at_tip()
+    await world.database.close()
+
+
+@pytest.mark.parametrize(("tag", "expected"), [(None, 36), (40, 36), (36, 36), (10, 10), (1, 1), (0, 0)])
+async def test_history_ends_where_the_node_says_final(world: World, tag: int | None, expected: int) -> None:
+    """What it does not call final stays undoable, however deep; a number of blocks bounds it as well."""
+    world.chain.mine_empty(41)
+    world.node.final = tag
+    await world.run()
+    assert by_ranges(world) == expected
+    assert world.follower.state.recent()[0].number == expected
+
+
+async def test_a_tag_that_moves_lets_before_images_go() -> None:
+    """They stay while the node does not call their successors final; it is asked now and then only."""
+    world = AuditedWorld(audit_blocks=0)
+    world.audited.final = 0
+    await world.run()
+    await world.follow(created(0), *[swap(0)] * 9)
+    assert [block.number for block in world.follower.state.recent()] == list(range(11))
+    assert world.audited.finality_asked == 1
+    world.audited.final = 7
+    await world.follow(swap(0))
+    assert world.audited.finality_asked == 1
+    world.clock.pass_ms(15_000)
+    await world.follow(swap(0))
+    assert world.audited.finality_asked == 2
+    assert [block.number for block in world.follower.state.recent()] == [7, 8, 9, 10, 11, 12]
+    await check(world)
+    await world.database.close()
+
+
+@pytest.fixture
+def few_undoable(monkeypatch: pytest.MonkeyPatch) -> int:
+    """So many before-images are kept at most."""
+    for module in (follower, state):
+        monkeypatch.setattr(module, "MOST_UNDOABLE", 12)
+    return 12
+
+
+async def test_finality_that_stalls_is_bounded(world: World, few_undoable: int) -> None:
+    """A node that calls nothing final for ever does not make before-images pile up for ever."""
+    world.chain.mine_empty(40)
+    world.node.final = 0
+    await world.run()
+    assert by_ranges(world) == world.chain.tip.number - few_undoable
+    for _ in range(30):
+        await world.run(lambda: world.chain.mine(swap(0)))
+    assert len(world.follower.state.window) <= few_undoable + 2
+    assert await world.redis.hlen(KEYS.undo) == len(world.follower.state.window)
+
+
+async def test_finality_in_seconds_is_bounded(few_undoable: int) -> None:
+    """Fast blocks: history ends not deeper than what can be undone, however long finality takes."""
+    world = World(rules("1h", finality=Finality(2, DAY_MS)))
+    world.chain.mine_empty(40, after_ms=1_000)
+    await world.run()
+    assert by_ranges(world) == 40 - few_undoable
+
+
+async def test_the_audit_confirms_what_is_right(audited: AuditedWorld) -> None:
+    """Final blocks are looked at once, oldest first, and remembered; then their before-images may go."""
+    assert [written.block.number for written in audited.follower.unaudited(100)] == [1, 2, 3, 4, 5]
+    assert [written.block.number for written in audited.follower.unaudited(2)] == [1, 2]
+    await audited.audit()
+    assert audited.follower.unaudited(100) == []
+    assert audited.observer.audits == [(audited.chain.blocks[5].block, 0)]
+    await audited.follow(swap(0))
+    assert [written.block.number for written in audited.follower.unaudited(100)] == [6]
+    assert audited.follower.state.recent()[0].number == 5
+    audited.new_follower()
+    await audited.run()
+    assert [written.block.number for written in audited.follower.unaudited(100)] == [6]
+
+
+async def test_only_blocks_that_are_ours_are_confirmed(audited: AuditedWorld) -> None:
+    """A block that was rolled back meanwhile is not; and the place of the audit never goes back."""
+    gone = audited.chain.tip
+    audited.chain.fork(1)
+    audited.chain.mine_empty(2)
+    await audited.run()
+    assert not audited.follower.confirm(gone)
+    assert audited.follower.state.audited == -1
+    assert audited.follower.confirm(audited.chain.blocks[5].block)
+    assert audited.follower.confirm(audited.chain.blocks[3].block)
+    assert audited.follower.state.audited == 5
+
+
+async def test_a_reorg_takes_the_audit_back(audited: AuditedWorld) -> None:
+    """Blocks of the new branch are looked at, although their numbers were before."""
+    await audited.audit()
+    audited.chain.fork(2)
+    for number in range(2):
+        audited.chain.mine(swap(0, 1, 60 + number))
+    await audited.run()
+    assert audited.follower.state.audited == 5
+    await audited.follow(*[swap(0)] * 4)
+    assert [written.block.number for written in audited.follower.unaudited(100)] == [6, 7, 8, 9]
+    await audited.audit()
+    assert audited.follower.state.audited == 9
+    audited.chain.fork(4)
+    audited.chain.mine_empty(4)
+    await audited.run()
+    assert audited.follower.state.audited == 7
+
+
+async def test_logs_that_came_late_are_folded_in(audited: AuditedWorld) -> None:
+    """The node left some out when it was asked first, and has them when the audit finds out: as if never."""
+    audited.audited.left_out = {8: 1, 9: 1}
+    await audited.follow(*[swap(0, 1, number + 20) for number in range(6)])
+    assert await audited.trades() == 10
+    audited.audited.left_out.clear()
+    for _ in range(4):
+        await audited.audit()
+        await audited.run()
+    assert await audited.trades() == 12
+    assert {block.number for block, _, repaired in audited.observer.differences if repaired} == {8}
+    assert await audited.events("reorg") == 1
+    await check(audited)
+
+
+async def test_logs_that_only_the_witness_has_are_folded_in(audited: AuditedWorld) -> None:
+    """The node never gives them: the account that the audit found to be the fuller counts instead."""
+    audited.audited.left_out = {8: 1}
+    await audited.follow(*[swap(0, 1, number + 20) for number in range(6)])
+    for _ in range(4):
+        await audited.audit()
+        await audited.run()
+    assert await audited.trades() == 12
+
+
+async def test_a_correction_counts_instead_of_what_the_node_says(audited: AuditedWorld) -> None:
+    """A block near the head is undone and folded anew, with the facts that the audit gave."""
+    audited.audited.left_out = {8: 1}
+    await audited.follow(swap(0, 1, 20))
+    (right,) = await audited.witness.facts([audited.chain.tip])
+    audited.follower.correct(right)
+    await audited.run()
+    assert await audited.trades() == 7
+    assert await audited.head() == audited.at_tip()
+    assert await audited.events("reorg") == 1
+    await check(audited)
+
+
+async def test_the_lowest_of_several_corrections_decides(audited: AuditedWorld) -> None:
+    """One rollback is enough: what lies above is folded anew with it."""
+    for number in (7, 6):
+        audited.follower.correct(audited.chain.blocks[number])
+    await audited.run()
+    (reorg,) = [data for _, event, data in await audited.rows() if event == "reorg"]
+    assert reorg["ancestor"]["number"] == 5
+    await check(audited)
+
+
+async def test_a_correction_of_a_block_that_is_gone_changes_nothing(audited: AuditedWorld) -> None:
+    """The chain has decided otherwise meanwhile."""
+    orphan = audited.chain.blocks[-1]
+    audited.chain.fork(1)
+    audited.chain.mine_empty(2)
+    await audited.run()
+    before = await audited.dump()
+    audited.follower.correct(orphan)
+    await audited.run()
+    assert await audited.dump() == before
+
+
+async def test_a_correction_that_was_made_already_changes_nothing(audited: AuditedWorld) -> None:
+    """The auditor judged what had been committed before the repair: that is no second reorg."""
+    (committed,) = await audited.witness.facts([audited.chain.tip])
+    assert audited.follower.state.window[-1].digest == committed.digest
+    audited.follower.correct(committed)
+    await audited.run()
+    assert await audited.events("reorg") == 0
+
+
+async def test_corrections_are_forgotten_when_they_are_confirmed(audited: AuditedWorld) -> None:
+    """Memory does not grow with the number of repairs."""
+    audited.follower.correct(audited.chain.blocks[7])
+    await audited.run()
+    await audited.follow(*[swap(0)] * 6)
+    await audited.audit()
+    assert audited.follower.state.audited > 7
+    assert audited.follower._corrections == {}
+
+
+async def test_a_fork_point_that_is_wrong_does_not_hold_up_the_audit() -> None:
+    """The audit was away for long: what it comes too late for is not called repaired, again and again."""
+    world = AuditedWorld(audit_blocks=2)
+    await world.run()
+    await world.follow(created(0))
+    world.audited.left_out = {5: 1}
+    await world.follow(*[swap(0)] * 8)
+    assert world.follower.state.recent()[0].number == 5
+    for _ in range(3):
+        await world.audit()
+        await world.run()
+    assert world.follower.state.audited > 5
+    assert [repaired for _, _, repaired in world.observer.differences if repaired] == []
+
+
+async def test_an_audit_that_is_slower_than_the_chain_comes_along() -> None:
+    """While the oldest blocks fall out of the window, those that are still in it are confirmed."""
+    world = AuditedWorld(audit_blocks=3)
+    await world.run()
+    await world.follow(created(0), *[swap(0)] * 8)
+
+    async def go_on() -> None:
+        await world.follow(swap(0))
+
+    world.witness.meanwhile = go_on
+    for _ in range(5):
+        await world.audit()
+    assert world.follower.state.audited > 0
+
+
+async def test_it_may_follow_to_the_tip_once(world: World) -> None:
+    """All that is there is committed, and figures are brought to the wall clock; then it is done."""
+    world.chain.mine_empty(12)
+    world.clock.time = world.chain.tip.timestamp + 3 * MINUTE_MS
+    await world.follower.catch_up()
+    assert await world.head() == world.at_tip()
+    head = world.follower.state.head
+    assert head.as_of == world.clock.time - world.clock.time % MINUTE_MS
+    world.chain.mine(swap(0))
+    await world.follower.catch_up()
+    assert await world.head() == world.at_tip()
+    await check(world)
+
+
+@pytest.mark.parametrize("number", [1, 3, 6, 14, 15])
+async def test_it_may_load_to_a_block(world: World, number: int) -> None:
+    """It stops there, though the node has more, with figures as of the time that was asked for."""
+    for n in range(14):
+        world.chain.mine(swap(0, 1, n + 1))
+    target = world.chain.blocks[number].block
+    as_of = world.chain.tip.timestamp + DAY_MS
+    await world.follower.load_to(target, as_of)
+    assert await world.head() == (target.number, target.hash)
+    assert world.follower.state.head.as_of == as_of
+    assert (await world.redis.hgetall(KEYS.stats(token(0))))[b"count"] == b"0"
+    await world.follower.load_to(target, as_of)
+    assert await world.head() == (target.number, target.hash)
+
+
+async def test_it_follows_a_fork_to_the_block(world: World) -> None:
+    """Where the target lies on another branch, what is not on it is rolled back."""
+    for n in range(5):
+        world.chain.mine(swap(0, 1, n + 1))
+    await world.follower.load_to(world.chain.tip, world.clock.time)
+    world.chain.fork(3)
+    for n in range(2):
+        world.chain.mine(swap(0, 1, n + 7))
+    target = world.chain.tip
+    world.chain.mine_empty(3)
+    await world.follower.load_to(target, world.follower.state.head.as_of)
+    assert await world.head() == (target.number, target.hash)
+
+
+async def test_it_does_not_load_backwards(world: World) -> None:
+    """A target below what was loaded already is refused, and nothing is changed."""
+    world.chain.mine_empty(5)
+    await world.follower.load_to(world.chain.tip, world.clock.time)
+    before = await world.dump()
+    with pytest.raises(OrphanedHead, match="block 4"):
+        await world.follower.load_to(world.chain.blocks[4].block, world.clock.time)
+    assert await world.dump() == before
+
+
+async def test_it_loads_to_no_block_of_another_branch(world: World) -> None:
+    """A target that the node's chain does not have is refused before anything is committed."""
+    world.chain.mine_empty(5)
+    orphan = world.chain.tip
+    world.chain.fork(1)
+    world.chain.mine_empty(2)
+    with pytest.raises(OrphanedHead, match=orphan.hash):
+        await world.follower.load_to(orphan, world.clock.time)
+    assert world.follower.state.head.number == 0
+
+
+@pytest.mark.parametrize("how", ["history", "first live block"])
+async def test_one_wrong_reply_is_no_fork(world: World, how: str) -> None:
+    """Right after history there is nothing to undo: a reply that does not fit is asked for once more."""
+
+    class OnceWrong(FakeChain):
+        wrong = 1
+
+        def _bend(self, facts: BlockFacts) -> BlockFacts:
+            if not self.wrong:
+                return facts
+            self.wrong -= 1
+            return facts._replace(block=replace(facts.block, parent_hash="0x" + "ab" * 32))
+
+        async def facts(self, block: BlockRef) -> BlockFacts:
+            found = await super().facts(block)
+            return self._bend(found) if how == "first live block" else found
+
+        async def facts_between(self, first: int, last: int) -> list[BlockFacts]:
+            found = list(await super().facts_between(first, last))
+            return [self._bend(found[0]), *found[1:]] if how == "history" and first > 1 else found
+
+    world.chain.mine_empty(20)
+    world.limits = replace(world.limits, fetch=FetchLimits(5))
+    world.node = OnceWrong(world.chain)
+    world.new_follower()
+    await world.settle()
+    assert await world.head() == world.at_tip()
+
+
+async def test_a_node_that_lags_shows_no_reorg_too_deep(world: World) -> None:
+    """It may still have what was there before a reorg: only a chain as long as the one seen can tell."""
+    world.chain.mine_empty(20)
+    await world.run()
+    seen = world.chain.tip.number
+    before = await world.dump()
+    world.chain.fork(12)
+    world.chain.mine_empty(8)
+    await world.fails(NodeBehind, f"{seen} were seen")
+    world.chain.mine_empty(4)
+    await world.fails(ReorgTooDeep)
+    assert await world.dump() == before
+
+
+async def test_a_node_of_two_minds_shows_no_reorg_too_deep(world: World) -> None:
+    """What decides whether the service stops is asked twice: two answers are no reorg."""
+    world.chain.mine_empty(20)
+    await world.run()
+    oldest = world.follower.state.recent()[0]
+
+    class TwoMinds(FakeChain):
+        asked = 0
+
+        async def block(self, number: int) -> BlockRef:
+            found = await super().block(number)
+            self.asked += number == oldest.number
+            return oldest if number == oldest.number and self.asked > 1 else found
+
+    world.chain.fork(12)
+    world.chain.mine_empty(13)
+    world.follower._chain = TwoMinds(world.chain)
+    await world.fails(InconsistentReply, "in two ways")
+
+
+def test_runs_of_nothing_are_nothing() -> None:
+    """A range without blocks is committed by nobody."""
+    assert list(follower._runs([], 5)) == []
+
+
+def test_a_limit_says_when_to_come_again() -> None:
+    """What an endpoint said of its own limit travels with the error."""
+    assert NodeLimited("429", 1.5).retry_after_s == 1.5
+    assert NodeLimited("429").retry_after_s is None
+
+
+class AuditingClock(FakeClock):
+    """While somebody waits, the audit looks."""
+
+    def __init__(self, world: AuditedWorld) -> None:
+        super().__init__(world.clock.time)
+        self._world = world
+
+    async def sleep(self, seconds: float) -> None:
+        """See `Clock.sleep`."""
+        await super().sleep(seconds)
+        await self._world.audit()
+
+
+async def test_history_waits_for_the_audit(audited: AuditedWorld) -> None:
+    """Blocks of before a pause are looked at, the head too, before history makes them final for ever."""
+    head = audited.follower.state.head
+    audited.settings["audit_wanted"] = wanted = FakeSignal()
+    audited.clock = AuditingClock(audited)
+    audited.new_follower()
+    audited.chain.mine_empty(40)
+    await audited.run()
+    assert await audited.head() == audited.at_tip()
+    assert audited.observer.audits[0] == (audited.chain.blocks[head.number].block, 0)
+    assert audited.clock.slept == [AUDIT_POLL_S]
+    assert wanted.notified == 1
+    assert audited.observer.missed == []
+
+
+async def test_what_is_wrong_before_history_is_put_right(audited: AuditedWorld) -> None:
+    """Logs that are missing in the last blocks before a pause are folded in, and history follows them."""
+    audited.audited.left_out = {8: 1}
+    await audited.follow(swap(0, 1, 20))
+    audited.clock = AuditingClock(audited)
+    audited.new_follower()
+    audited.chain.mine_empty(40)
+    await audited.run()
+    assert await audited.trades() == 7
+    assert await audited.head() == audited.at_tip()
+    await check(audited)
+
+
+async def test_after_a_correction_history_goes_on(audited: AuditedWorld) -> None:
+    """Only the corrected block has to be folded alone: a long gap above it is loaded by ranges."""
+    audited.audited.left_out = {8: 1}
+    await audited.follow(swap(0, 1, 20))
+    audited.clock = AuditingClock(audited)
+    audited.new_follower()
+    audited.chain.mine_empty(300)
+    await audited.run()
+    assert await audited.trades() == 7
+    assert len(audited.observer.commits) < 100
+
+
+async def test_history_is_told_once(audited: AuditedWorld) -> None:
+    """What is owed for a store that went back is told when history is loaded, not before it, too."""
+    kept = await keep(audited)
+    await audited.follow(swap(0, 1, 30), created(1))
+    await go_back(audited, kept)
+    audited.chain.mine(swap(0, 1, 31))
+    await audited.fails(Superseded)
+    resyncs = await audited.events("resync")
+    await audited.run()
+    assert await audited.events("resync") == resyncs + 1
+
+
+async def test_history_does_not_wait_for_an_audit_that_does_not_come(audited: AuditedWorld) -> None:
+    """After some patience it is loaded, and what nobody looked at is told."""
+    audited.new_follower()
+    audited.chain.mine_empty(40)
+    started = audited.clock.monotonic()
+    await audited.run()
+    assert await audited.head() == audited.at_tip()
+    assert audited.clock.monotonic() - started == pytest.approx(AUDIT_PATIENCE_S, abs=2 * AUDIT_POLL_S)
+    assert audited.observer.missed == [(1, 7)]
+
+
+async def test_history_without_an_audit_waits_for_nobody() -> None:
+    """Where none is wanted nothing is missed."""
+    world = AuditedWorld(audit_blocks=0)
+    await world.run()
+    await world.follow(created(0), *[swap(0)] * 6)
+    world.chain.mine_empty(40)
+    await world.run()
+    assert await world.head() == world.at_tip()
+    assert (world.clock.slept, world.observer.missed) == ([], [])
+
+
+async def test_blocks_that_nobody_looks_at_are_told() -> None:
+    """One by one, when their before-images go: each block once, and none that was looked at."""
+    world = AuditedWorld(audit_blocks=2)
+    await world.run()
+    await world.follow(created(0), *[swap(0)] * 7)
+    assert world.observer.missed == [(number, number) for number in range(1, 5)]
+    await world.audit()
+    await world.follow(swap(0))
+    assert world.observer.missed == [(number, number) for number in range(1, 5)]
+
+
+async def test_blocks_that_a_reorg_takes_were_not_missed(audited: AuditedWorld) -> None:
+    """The audit has time for all that is still in the window."""
+    audited.chain.fork(2)
+    audited.chain.mine_empty(2)
+    await audited.run()
+    assert audited.observer.missed == []
+
+
+async def test_a_resync_that_is_owed_outlives_its_writer(audited: AuditedWorld) -> None:
+    """The store went back, and the process ends before it has told: the next one tells."""
+    kept = await keep(audited)
+    await audited.follow(swap(0, 1, 30))
+    await go_back(audited, kept)
+    audited.chain.mine(swap(0, 1, 31))
+    await audited.fails(Superseded)
+    audited.node.errors.extend([None, NodeUnavailable("away")])
+    await audited.fails(NodeUnavailable)
+    resyncs = await audited.events("resync")
+    audited.new_follower()
+    await audited.run()
+    assert await audited.events("resync") == resyncs + 1

@@ -121,3 +121,11 @@ async def test_cancellation_passes_through() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def test_a_service_that_fails_slowly_does_not_start_over() -> None:
+    """Some seconds until it fails, a timeout say, are no sign that it has worked: waits become long."""
+    clock = FakeClock()
+    service = Failing(clock, 100, Done(), runs_s=HEALTHY_AFTER_S - 1)
+    await supervise(service, Done)
+    assert max(clock.slept[20:]) > BACKOFF_MAX_S / 4

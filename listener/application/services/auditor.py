@@ -95,7 +95,10 @@ class Auditor:
         confirmed: BlockRef | None = None
         differences = 0
         for written, account in zip(blocks, accounts, strict=True):
-            if written not in self._ledger.unaudited(self._limits.blocks):
+            waiting = self._ledger.unaudited(self._limits.blocks)
+            if waiting and written.block.number < waiting[0].block.number:
+                continue  # can no longer be undone
+            if written not in waiting:
                 break  # rolled back meanwhile
             if account.digest != written.digest:
                 differences += 1

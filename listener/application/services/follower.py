@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final
 
 from listener.application.errors import (
@@ -147,6 +148,7 @@ class Follower:
         self._hinted = False
         self._finalized_at: float | None = None
         self._waits_for_audit: tuple[int, float] | None = None
+        self._paused = False
 
     @property
     def state(self) -> StreamState:
@@ -168,7 +170,8 @@ class Follower:
                 await self._undo_what_was_wrong()
                 more = await self._step(hint)
                 self._watch()
-                await self._let_time_pass()
+                if not self._paused:
+                    await self._let_time_pass()
                 self._observer.healthy("redis")
                 hint = None if more else await self._hints.wait(self._limits.poll_s)
         except Superseded:
@@ -308,6 +311,7 @@ class Follower:
         A hint may be late, from a losing fork, or nonsense: it can only be the next block, and even that is
         asked for by its hash. Everything else follows from the node's own tip.
         """
+        self._paused = False
         tip = hint or await self._ask_tip(told=self._hinted)
         self._hinted = hint is not None
         relation = relate(self.state.recent(), tip)
@@ -344,13 +348,15 @@ class Follower:
         self._stalled = stalled
 
     async def _catch_up(self, tip: BlockRef) -> None:
-        """Commit final blocks by ranges, then the others one by one."""
-        final = min([await self._final_number(tip), *self._corrected_from()])
+        """Commit final blocks by ranges, then the others one by one; a block that was corrected alone."""
+        final, last = await self._final_number(tip), tip.number
+        corrected = self._next_corrected()
+        if corrected is not None and corrected <= final:
+            final, last = corrected - 1, corrected
         if self.state.head.number < final:
             self._observer.synced(synced=False, number=self.state.head.number + 1)
             if self._audit_is_behind():
-                self._audit_wanted.notify()
-                return await self._clock.sleep(AUDIT_POLL_S)
+                return await self._wait_for_audit()
             async with aclosing(self._fetcher.ranges(self.state.head.number + 1, final)) as ranges:
                 async for blocks in ranges:
                     if blocks[0].block.parent_hash != self.state.head.hash:
@@ -358,7 +364,7 @@ class Follower:
                     for run in _runs(blocks, self._limits.commit_trades):
                         await self._commit_history(run)
                     self._observer.progress(self.state.head.number, tip.number, self._trades)
-        async with aclosing(self._fetcher.blocks(self.state.head.number + 1, tip.number)) as singles:
+        async with aclosing(self._fetcher.blocks(self.state.head.number + 1, last)) as singles:
             async for facts in singles:
                 if facts.block.parent_hash != self.state.head.hash:
                     return await self._roll_back(self.state.head.number - 1)
@@ -379,28 +385,36 @@ class Follower:
             self._waits_for_audit = oldest, now
         return now - self._waits_for_audit[1] < AUDIT_PATIENCE_S
 
-    def _corrected_from(self) -> list[int]:
-        """The block below the first that the audit has corrected, if any: corrections go block by block."""
+    async def _wait_for_audit(self) -> None:
+        """Let the audit look at what is ours still; nobody can look at what is not."""
+        head = self.state.head
+        if (await self._chain.block(head.number)).hash != head.hash:
+            return await self._roll_back(head.number - 1)
+        self._paused = True
+        self._audit_wanted.notify()
+        return await self._clock.sleep(AUDIT_POLL_S)
+
+    def _next_corrected(self) -> int | None:
+        """The next block that the audit has corrected, if there is one."""
         numbers = [facts.block.number for facts in self._corrections.values()]
-        return [min(numbers) - 1] if numbers else []
+        return min((number for number in numbers if number > self.state.head.number), default=None)
 
     async def _final_number(self, tip: BlockRef) -> int:
         """The newest block that cannot be undone any more; not above the tip, perhaps below our head."""
         await self._ask_finalized()
         finality, finalized = self._rules.finality, self.state.finalized
+        floor = tip.number - MOST_UNDOABLE
         high = tip.number - finality.blocks
         if finalized is not None:
             high = min(high, finalized)
-        high = max(high, tip.number - MOST_UNDOABLE)
-        low = self.state.head.number
-        if finality.ms and low < high:
-            while low < high:
-                middle = (low + high + 1) // 2
-                if tip.timestamp - (await self._chain.block(middle)).timestamp >= finality.ms:
-                    low = middle
-                else:
-                    high = middle - 1
-        return high
+        low = max(self.state.head.number, floor)
+        while finality.ms and low < high:
+            middle = (low + high + 1) // 2
+            if tip.timestamp - (await self._chain.block(middle)).timestamp >= finality.ms:
+                low = middle
+            else:
+                high = middle - 1
+        return max(high, floor)
 
     async def _ask_finalized(self) -> None:
         """Learn which block the node calls final, now and then."""
@@ -421,11 +435,13 @@ class Follower:
     async def _undo_what_was_wrong(self) -> None:
         """Make the parent of a block that the audit has corrected the head again."""
         while self._to_undo:
-            block = min(self._to_undo, key=lambda block: block.number)
+            wrong = set(self._to_undo)
             self._to_undo.clear()
-            recent = self.state.recent()
-            if block in recent[1:]:
-                await self._undo(recent[recent.index(block) - 1])
+            for parent, written in pairwise(self.state.window):
+                right = self._corrections.get(written.block.hash)
+                if right and written.block in wrong and written.digest != right.digest:
+                    await self._undo(parent.block)
+                    break
 
     async def _process(self, blocks: list[BlockFacts], *, live: bool, undoable: bool) -> None:
         """Resolve, load, fold, commit."""
@@ -552,6 +568,7 @@ class Follower:
         is certain: the next `run` reads what is stored and raises `gen`, after which it cannot happen any
         more.
         """
+        self._numbers_used = max(self._numbers_used, changes.head.gen)
         try:
             head = await self._store.commit(changes)
         except BaseException:
@@ -562,7 +579,7 @@ class Follower:
 
     def _committed(self, changes: ChangeSet, head: Head) -> None:
         changes.head = head
-        if self._rules.audit_blocks and (missed := self.state.missed_by_audit(changes)):
+        if self._rules.audit_blocks and not changes.reorg and (missed := self.state.missed_by_audit(changes)):
             self._observer.audit_missed(missed[0], missed[-1])
         self.state.apply(changes)
         if changes.reorg:

@@ -76,7 +76,10 @@ class Leadership:
         try:
             await while_holding(self._lease, self._clock, self._work)
         except* Superseded as ended:
-            self._observer.superseded(ended.exceptions[0])
+            error: Exception = ended
+            while isinstance(error, ExceptionGroup):
+                error = error.exceptions[0]
+            self._observer.superseded(error)
         await self._clock.sleep(CLAIM_S)
 
     async def _release(self) -> None:

@@ -141,13 +141,15 @@ class Publisher:
         """A number above a batch that the backend may have seen, and not one that it has yet to see alone.
 
         It is that of the next row, which the `resync` then stands for, or, if an epoch has ended with that
-        batch, one that nobody will use any more.
+        batch, one below the next row or one that nobody will use any more.
         """
         following = await self._outbox.read(sending, 1)
         if not following:
             return None
         row = following[0].id
-        return row if row.epoch == sending.epoch else RowId(sending.epoch, sending.seq + 1)
+        if row.epoch == sending.epoch:
+            return row
+        return RowId(row.epoch, row.seq - 1) if row.seq > 1 else RowId(sending.epoch, sending.seq + 1)
 
     async def _save(self, cursor: Cursor) -> Cursor:
         await self._outbox.save(cursor, self._saved)

@@ -8,7 +8,7 @@ complete.
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 from listener.application.errors import (
     ChainRestarted,
@@ -26,6 +26,8 @@ from listener.application.services.supervisor import keep_running
 from listener.application.state import Head
 from listener.domain.facts import BlockFacts, Fact, MarketAnnounced
 from listener.domain.value_objects import BlockRef, MarketId
+
+T = TypeVar("T")
 
 SLICE: Final = 50
 """Markets compared at one head."""
@@ -73,7 +75,7 @@ class Rebuilder:
 
     async def clear(self) -> None:
         """Remove the generation beside the live one."""
-        await self._generations.clear()
+        await self._steadily(self._generations.clear)
 
     async def resync(self) -> int:
         """Load the chain to its tip beside the live data and switch over; the number of the new head.
@@ -84,18 +86,21 @@ class Rebuilder:
         try:
             await self._steadily(self._follower.catch_up)
         except (ChainRestarted, InterruptedReset, ReorgTooDeep, SettingsChanged, TornData):
-            await self._generations.clear()  # what an earlier attempt left
+            await self.clear()  # what an earlier attempt left
             self._follower.forget()
         for _ in range(TRIES - 1):
             await self._steadily(self._follower.catch_up)
-            live = await self._generations.head()
+            live = await self._steadily(self._generations.head)
             if live is not None and live.number > self._follower.state.head.number:
                 await self._clock.sleep(RETRY_S)
                 continue
             with suppress(Superseded):
-                return (await self._generations.switch(self._clock.now())).number
+                return await self._switch()
         await self._steadily(self._follower.catch_up)
-        return (await self._generations.switch(self._clock.now())).number
+        return await self._switch()
+
+    async def _switch(self) -> int:
+        return (await self._steadily(partial(self._generations.switch, self._clock.now()))).number
 
     async def verify(self, markets: Iterable[MarketId] | None) -> AsyncIterator[Sequence[Difference]]:
         """Load the chain beside the live data and compare, a slice of markets at a time.
@@ -109,14 +114,13 @@ class Rebuilder:
             InvalidConfiguration: there is no live data.
             OrphanedHead: it cannot be compared, because its head is not on the chain.
         """
-        if await self._generations.head() is None:
+        if await self._steadily(self._generations.head) is None:
             raise InvalidConfiguration("there is nothing to verify: the stream is not in Redis")
-        wanted = sorted(markets if markets is not None else await self._generations.markets(live=True))
+        wanted = sorted(markets if markets is not None else await self._markets(live=True))
         for start in range(0, max(len(wanted), 1), SLICE):
             yield await self._certain(wanted[start : start + SLICE])
         if markets is None:
-            beside = await self._generations.markets(live=False)
-            missing = sorted(beside - await self._generations.markets(live=True))
+            missing = sorted(await self._markets(live=False) - await self._markets(live=True))
             for start in range(0, len(missing), SLICE):
                 yield await self._certain(missing[start : start + SLICE])
 
@@ -137,7 +141,7 @@ class Rebuilder:
         attempt = 0
         while True:
             attempt += 1
-            head, stored = await self._generations.contents(markets, live=True)
+            head, stored = await self._contents(markets, live=True)
             try:
                 await self._steadily(partial(self._load_to, head))
             except OrphanedHead:
@@ -145,7 +149,7 @@ class Rebuilder:
                     raise
                 await self._clock.sleep(RETRY_S)
                 continue
-            _, right = await self._generations.contents(markets, live=False)
+            _, right = await self._contents(markets, live=False)
             return [*differences(stored, right)]
 
     async def _load_to(self, head: Head) -> None:
@@ -154,8 +158,23 @@ class Rebuilder:
             raise OrphanedHead(f"the stored head {head.number} {head.hash} is not on the node's chain")
         await self._follower.load_to(block, head.as_of)
 
-    async def _steadily(self, work: Callable[[], Awaitable[None]]) -> None:
-        await keep_running(work, self._clock, self._observer)
+    async def _markets(self, *, live: bool) -> set[MarketId]:
+        return await self._steadily(partial(self._generations.markets, live=live))
+
+    async def _contents(
+        self, markets: Sequence[MarketId], *, live: bool
+    ) -> tuple[Head, Mapping[MarketId, Contents]]:
+        return await self._steadily(partial(self._generations.contents, markets, live=live))
+
+    async def _steadily(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do it, again and again while it fails by what passes."""
+        results: list[T] = []
+
+        async def attempt() -> None:
+            results.append(await work())
+
+        await keep_running(attempt, self._clock, self._observer)
+        return results[0]
 
 
 def differences(

@@ -34,6 +34,7 @@ class RedisGenerations:
         self._live = keys
         self._beside = beside
         self._rules = rules
+        self._switching = False
 
     async def head(self) -> Head | None:
         """See `Generations.head`."""
@@ -97,6 +98,7 @@ class RedisGenerations:
 
     async def clear(self) -> None:
         """See `Generations.clear`."""
+        self._switching = False
         await reset_stream(self._database, self._beside)
 
     async def switch(self, floor: int) -> Head:
@@ -106,13 +108,17 @@ class RedisGenerations:
         """
         live, new = await self._head(self._live), await self._head(self._beside)
         if new is None:
-            raise Superseded("the generation to switch to is gone")
+            if live is None or not self._switching:
+                raise Superseded("the generation to switch to is gone")
+            await self._database.rewrite_log()
+            return live  # an earlier call has switched, its answer was lost
         number = max(floor, new.gen + 1, *((live.gen + 1, live.epoch + 1) if live else ()))
         expected: list[Word] = [live.hash, live.gen, live.seq] if live else ["", "", ""]
         stored = await self._intervals()
         intervals = [interval.name for interval in self._rules.intervals]
         await self._database.run("HSET", self._beside.settings, "owed", 1)
         tag = self._live.stats("").removeprefix("stats")
+        self._switching = True
         done = await self._database.run_script(
             SWITCH,
             [key for pair in zip(_places(self._live), _places(self._beside), strict=True) for key in pair],
