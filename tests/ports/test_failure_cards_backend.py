@@ -157,10 +157,18 @@ async def test_a_message_is_handled_once(host: Host, wire: Wire, link: SocketIoB
     assert await host.position() == RowId(epoch, 3)
 
 
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """A cancelled handshake leaves a closed connection to the collector: here, not in the next test."""
+    yield
+    gc.collect()
+
+
 @every_card(
     *(card for card in (SWALLOWED, DELAYED, HALF_OPEN, RESET, TORN_ANSWER, CANCELLED, CANCELLED_BEFORE))
 )
 @pytest.mark.parametrize("after", [0, 1])
+@pytest.mark.usefixtures("collected")
 @pytest.mark.filterwarnings("ignore:Unclosed connection:ResourceWarning")
 async def test_a_link_that_is_not_made_is_made_later(
     host: Host, wire: Wire, link: SocketIoBackend, card: Card, after: int
