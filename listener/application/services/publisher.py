@@ -113,7 +113,7 @@ class Publisher:
         done, end = cursor.acknowledged, await self._lost(cursor, first)
         if end is None:
             return cursor
-        if cursor.sending > done:
+        if end <= cursor.sending:
             end = await self._number_above(cursor.sending)
             if end is None:
                 return None
