@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 NODE_READY := node_modules/.ready web/backend/node_modules/.ready
 COMPILED := artifacts/.ready
 PYTEST_ARGS ?=
+WORKERS ?= 2
 
 .PHONY: help demo test test-python test-contracts test-backend lint types imports system-packages lock clean
 
@@ -21,7 +22,7 @@ test-contracts: $(COMPILED)  ## the Solidity contracts, under Hardhat
 	npx hardhat test
 
 test-python: $(VENV)/.ready $(NODE_READY) $(COMPILED) system-packages  ## units, ports, integration and end to end; coverage of domain and application
-	$(BIN)/python -m pytest --cov --cov-report=term $(PYTEST_ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --cov --cov-report=term $(PYTEST_ARGS)
 
 lint: $(VENV)/.ready  ## style of the Python code
 	$(BIN)/ruff check .
