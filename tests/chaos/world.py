@@ -116,7 +116,9 @@ class World:
         """
         self._stack.close()
         until = time.monotonic() + LEFT_S
-        while left := [child.name for child in [*self._children, self.chain.node] if lives(child.process.pid)]:
+        while left := [
+            child.name for child in [*self._children, self.chain.node] if lives(child.process.pid)
+        ]:
             assert time.monotonic() < until, f"left behind: {left}"
             time.sleep(0.05)
 
