@@ -125,7 +125,7 @@ class NewerSchema(Fatal):
 
 
 class TornData(Fatal):
-    """Redis applied a part of a commit: what is stored cannot be trusted."""
+    """A part of what was committed is not stored: the rest cannot be trusted."""
 
     exit_code = 4
 

@@ -18,8 +18,21 @@ from tests.simulation.plan import Plan
 from tests.simulation.scenarios import RANDOM, SCENARIOS, deep_fork, plan_of
 from tests.simulation.world import World
 
+pytestmark = [pytest.mark.no_cover, pytest.mark.timeout(300)]
+"""Tracing would take twice as long again; what is covered is covered by unit tests."""
+
 CHUNK = 25
-CHUNKS = 12
+CHUNKS = 10
+KILLED = {
+    "start-up": 1,
+    "live-blocks": 3,
+    "history-run": 1,
+    "creation": 7,
+    "lost-tail": 4,
+    "takeover": 1,
+    "mixed": 1,
+}
+"""Scenarios and seeds in which a listener is killed at every handle: short ones."""
 
 
 @pytest.mark.parametrize("chunk", range(CHUNKS))
@@ -33,7 +46,7 @@ def test_any_mixture_of_faults_comes_right(chunk: int) -> None:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_a_crash_after_any_handle_comes_right(scenario: str) -> None:
     """Wherever a listener is killed, the next one goes on to the same end."""
-    outcome = run_crashes((scenario, 1))
+    outcome = run_crashes((scenario, KILLED[scenario]))
     assert outcome.runs > 100
     assert not outcome.failures, "\n\n".join(outcome.failures[:5])
 
@@ -136,7 +149,9 @@ def test_things_do_go_wrong() -> None:
         "trouble",
         "was killed",
     }
-    assert sum(world.check.missed for world in worlds) < 3
+    assert sum(world.check.missed for world in worlds) <= len(worlds) // 10, (
+        "few are excused from being whole"
+    )
 
 
 def test_a_failure_says_how_to_run_it_again() -> None:

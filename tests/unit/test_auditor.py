@@ -56,9 +56,10 @@ class Ledger:
         self.waiting = [written for written in self.waiting if written.block.number > block.number]
         return True
 
-    def correct(self, facts: BlockFacts) -> None:
+    def correct(self, facts: BlockFacts) -> bool:
         """See `Ledger.correct`."""
         self.corrected.append(facts)
+        return True
 
 
 class Node(FakeChain):

@@ -25,6 +25,7 @@ from listener.application.errors import (
     SettingsChanged,
     StoreUnavailable,
     Superseded,
+    TornData,
     WrongChain,
 )
 from listener.application.interfaces import MarketStore, RowId
@@ -1032,21 +1033,67 @@ async def test_a_flushed_redis_is_filled_again_by_the_next_term(audited: Audited
     await check(audited)
 
 
-@pytest.mark.parametrize("lost", ["before-image", "market"])
-async def test_a_store_that_lost_a_part_ends_the_term(audited: AuditedWorld, lost: str) -> None:
-    """What was committed is not there: nothing is written on top of that."""
-    head = audited.follower.state.head
-    if lost == "before-image":
-        await audited.redis.hdel(KEYS.undo, head.number)
-        audited.chain.fork(1)
-        audited.chain.mine_empty(2)
-    else:
-        await audited.redis.delete(KEYS.market(token(0)))
-        audited.follower._markets.clear()
-        audited.chain.mine(swap(0))
+async def test_a_store_that_lost_a_before_image_ends_the_term(audited: AuditedWorld) -> None:
+    """What was committed is not there: nothing is written on top of that, now or in the next term."""
+    await audited.redis.hdel(KEYS.undo, audited.follower.state.head.number)
+    audited.chain.fork(1)
+    audited.chain.mine_empty(2)
     before = await audited.dump()
     await audited.fails(Superseded)
+    await audited.fails(TornData)
     assert await audited.dump() == before
+
+
+async def test_a_store_that_lost_a_market_is_not_built_upon(audited: AuditedWorld) -> None:
+    """Nobody else has written, so it will not come back."""
+    await audited.redis.delete(KEYS.market(token(0)))
+    audited.follower._markets.clear()
+    audited.chain.mine(swap(0))
+    before = await audited.dump()
+    await audited.fails(TornData)
+    assert await audited.dump() == before
+
+
+@pytest.mark.parametrize("key", [KEYS.undo, KEYS.settings, KEYS.sources, KEYS.markets])
+async def test_a_store_that_lost_a_key_is_not_built_upon(audited: AuditedWorld, key: str) -> None:
+    """Keys that somebody removed are named by an error that says what to do."""
+    await audited.redis.delete(key)
+    audited.follower.forget()
+    before = await audited.dump()
+    await audited.fails(TornData)
+    assert await audited.dump() == before
+
+
+@pytest.mark.parametrize("by_hint", [True, False])
+async def test_candles_are_not_closed_before_the_blocks_in_them(world: World, by_hint: bool) -> None:
+    """Blocks that we have not seen yet may trade in minutes that are over by the wall clock."""
+    world.chain.mine(created(0), swap(0))
+    world.clock.time = world.chain.tip.timestamp
+    await world.run()
+
+    def later() -> BlockRef | None:
+        for _ in range(15):
+            world.chain.mine(swap(0))
+        world.clock.time = world.chain.tip.timestamp
+        return world.chain.tip if by_hint else None
+
+    await world.run(later)
+    for changes in world.observer.commits:
+        for up_to in changes.closed.values():
+            assert up_to < max(changes.head.timestamp, world.chain.tip.timestamp - 5_000)
+            assert up_to < changes.head.timestamp or changes.head.number == world.chain.tip.number
+
+
+async def test_a_block_that_can_no_longer_be_undone_is_not_corrected(audited: AuditedWorld) -> None:
+    """The auditor may come too late, and says so."""
+    (facts,) = await audited.witness.facts([audited.chain.tip])
+    for _ in range(40):
+        audited.chain.mine(swap(0))
+    await audited.run()
+    assert facts.block not in audited.follower.state.recent()
+    assert not audited.follower.correct(facts)
+    audited.follower.forget()
+    assert not audited.follower.correct(facts)
 
 
 async def test_it_may_be_asked_to_forget_before_it_knows_anything(world: World) -> None:

@@ -168,6 +168,22 @@ async def test_what_fell_off_with_the_whole_epoch_of_a_batch_that_was_seen_is_to
     assert numbers(setting.backend.handled) == setting.sent
 
 
+async def test_rows_that_are_kept_are_delivered_after_a_bridge_that_was_broken_off() -> None:
+    """After a `resync` under a number that no row has, the rows behind it are not missed again."""
+    setting = Setting()
+    setting.trades(1, 1, 2)
+    await setting.run()
+    setting.trades(1, 3, 9)
+    setting.trades(5, 1, 3)
+    del setting.outbox.rows[:9]
+    setting.backend.will("ok", "away")
+    with pytest.raises(BackendUnavailable):
+        await setting.run()
+    setting.trades(5, 4, 5)
+    await setting.run()
+    assert setting.sent[1:] == [("resync", 1, 3, 3), ("trade_update", 5, 1, 3), ("trade_update", 5, 4, 5)]
+
+
 async def test_a_lost_acknowledgement_of_a_resync_repeats_it() -> None:
     """The bridge is repeated until it is acknowledged, under a number that the backend has not seen."""
     setting = Setting()

@@ -27,8 +27,8 @@ class Ledger(Protocol):
         """Blocks up to this one were looked at; whether it is still ours."""
         ...
 
-    def correct(self, facts: BlockFacts) -> None:
-        """Fold this block anew, with these facts."""
+    def correct(self, facts: BlockFacts) -> bool:
+        """Fold this block anew, with these facts; whether it can still be undone."""
         ...
 
 
@@ -129,8 +129,8 @@ class Auditor:
                 block, f"the witness lacks {missing} logs that were committed", repaired=False
             )
             return False
+        repaired = self._ledger.correct(right)
         self._observer.audit_difference(
-            block, f"{len(right.facts)} logs, not those that were committed", repaired=True
+            block, f"{len(right.facts)} logs, not those that were committed", repaired=repaired
         )
-        self._ledger.correct(right)
-        return True
+        return repaired

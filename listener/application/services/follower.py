@@ -22,6 +22,7 @@ from listener.application.errors import (
     SettingsChanged,
     StoreUnavailable,
     Superseded,
+    TornData,
     WrongChain,
 )
 from listener.application.interfaces import (
@@ -148,7 +149,7 @@ class Follower:
         self._hinted = False
         self._finalized_at: float | None = None
         self._waits_for_audit: tuple[int, float] | None = None
-        self._paused = False
+        self._at_tip: Timestamp | None = None
 
     @property
     def state(self) -> StreamState:
@@ -170,8 +171,7 @@ class Follower:
                 await self._undo_what_was_wrong()
                 more = await self._step(hint)
                 self._watch()
-                if not self._paused:
-                    await self._let_time_pass()
+                await self._let_time_pass()
                 self._observer.healthy("redis")
                 hint = None if more else await self._hints.wait(self._limits.poll_s)
         except Superseded:
@@ -231,10 +231,13 @@ class Follower:
                 del self._corrections[facts.block.hash]
         return True
 
-    def correct(self, facts: BlockFacts) -> None:
+    def correct(self, facts: BlockFacts) -> bool:
         """See `Ledger.correct`."""
+        if self._state is None or facts.block not in self._state.recent()[1:]:
+            return False
         self._corrections[facts.block.hash] = facts
         self._to_undo.append(facts.block)
+        return True
 
     async def _resume(self) -> None:
         identity = await self._identify()
@@ -311,7 +314,7 @@ class Follower:
         A hint may be late, from a losing fork, or nonsense: it can only be the next block, and even that is
         asked for by its hash. Everything else follows from the node's own tip.
         """
-        self._paused = False
+        now, self._at_tip = self._clock.now(), None
         tip = hint or await self._ask_tip(told=self._hinted)
         self._hinted = hint is not None
         relation = relate(self.state.recent(), tip)
@@ -324,6 +327,7 @@ class Follower:
         elif isinstance(relation, Reorg):
             await self._roll_back(relation.suspect)
         if self.state.head.number >= tip.number or isinstance(relation, Stale):
+            self._at_tip = now
             self._observer.synced(synced=True, number=self.state.head.number)
         return not isinstance(relation, Stale)
 
@@ -390,7 +394,6 @@ class Follower:
         head = self.state.head
         if (await self._chain.block(head.number)).hash != head.hash:
             return await self._roll_back(head.number - 1)
-        self._paused = True
         self._audit_wanted.notify()
         return await self._clock.sleep(AUDIT_POLL_S)
 
@@ -518,10 +521,12 @@ class Follower:
     async def _let_time_pass(self) -> None:
         """Bring rolling figures to the wall clock, a slice of the due markets at a time.
 
+        The clock counts as it was when our head was the newest block: later ones may have come since.
         Figures change on the minute only, so most calls have nothing to do and ask nobody.
         """
-        now = self._clock.now()
-        state = self.state
+        if self._at_tip is None:
+            return
+        now, state = self._at_tip, self.state
         as_of = max(state.head.as_of, now - now % MINUTE_MS)
         closing = max(state.head.timestamp, now - self._limits.close_grace_ms)
         owed = self._tell and state.resync_owed
@@ -550,6 +555,11 @@ class Follower:
         wanted = set(markets)
         found = await self._load(wanted)
         if missing := wanted - found.keys():
+            if await self._store.head() == self.state.head:
+                raise TornData(
+                    f"{len(missing)} markets that were committed are not stored: {min(missing)}, …: somebody "
+                    "has removed keys of ours; run `listener resync`"
+                )
             raise Superseded(f"{len(missing)} markets that were committed are not stored: {min(missing)}, …")
         return found
 

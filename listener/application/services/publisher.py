@@ -120,6 +120,9 @@ class Publisher:
         await self._save(Cursor(done, end))
         start = done.seq + 1 if end.epoch == done.epoch else 1
         await self._backend.send(Message("resync", end.epoch, start, end.seq, ({"reason": LOST_REASON},)))
+        following = await self._outbox.read(end, 1)
+        if following and following[0].id.epoch > end.epoch:
+            end = RowId(following[0].id.epoch, following[0].id.seq - 1)  # `end` is no row's, nobody keeps it
         return await self._save(Cursor(end, end))
 
     async def _lost(self, cursor: Cursor, first: RowId) -> RowId | None:

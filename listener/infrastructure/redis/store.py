@@ -51,7 +51,9 @@ class RedisStore:
         self._check(head)
         self._server = await self._database.server()
         private = (keys.settings, keys.sources, keys.closed, keys.undo)
-        answers = await self._database.run_all(("HGETALL", key) for key in private)
+        answers = await self._database.run_all(
+            [*(("HGETALL", key) for key in private), ("ZCARD", keys.markets)]
+        )
         settings, sources, closed = (text(answer) for answer in answers[:3])
         begun, done = settings.get("begun"), settings.get("done")
         if begun != done:
@@ -61,8 +63,12 @@ class RedisStore:
                 "run `listener resync`"
             )
         self._done = done or ""
-        self._restarted = settings.get("server") not in {None, self._server}
+        self._restarted |= settings.get("server") not in {None, self._server}
         undos = sorted(map(decode_undo, answers[3].values()), key=lambda undo: undo.block.number)
+        if "base" not in settings or not undos or undos[-1].block.hash != head["hash"]:
+            raise self._incomplete("the before-image of its head, or its private settings")
+        if len(sources) != answers[4]:
+            raise self._incomplete(f"some of {answers[4]} markets or {len(sources)} emitters")
         state = StreamState(
             base=int(settings["base"]),
             head=decode_head(head),
@@ -80,6 +86,12 @@ class RedisStore:
             if name.startswith("setting:")
         }
         return StoredStream(state, int(head["chainId"]), head["genesis"], int(head["schema"]), fingerprint)
+
+    def _incomplete(self, missing: str) -> TornData:
+        return TornData(
+            f"the stream {self._keys.stream} in Redis lacks {missing}: somebody has removed keys of ours; "
+            "run `listener resync`"
+        )
 
     def _check(self, head: Mapping[str, str]) -> None:
         if REMOVING in head:
@@ -132,6 +144,7 @@ class RedisStore:
         await self._expect(head, new, [], written)
         if self._restarted:
             await self._database.rewrite_log()
+            self._restarted = False
         self._outbox.begin(await self._database.memory(self._keys.outbox))
         return new
 
