@@ -110,19 +110,20 @@ class Publisher:
         Returns:
             The cursor behind the `resync`; as it was if nothing was lost; None if there is no number yet.
         """
-        done, end = cursor.acknowledged, await self._lost(cursor, first)
+        done, end, following = cursor.acknowledged, await self._lost(cursor, first), first
         if end is None:
             return cursor
         if end <= cursor.sending:
-            end = await self._number_above(cursor.sending)
-            if end is None:
+            after = await self._outbox.read(cursor.sending, 1)
+            if not after:
                 return None
+            following = after[0].id
+            end = _number_above(cursor.sending, following)
         await self._save(Cursor(done, end))
         start = done.seq + 1 if end.epoch == done.epoch else 1
         await self._backend.send(Message("resync", end.epoch, start, end.seq, ({"reason": LOST_REASON},)))
-        following = await self._outbox.read(end, 1)
-        if following and following[0].id.epoch > end.epoch:
-            end = RowId(following[0].id.epoch, following[0].id.seq - 1)  # `end` is no row's, nobody keeps it
+        if following.epoch > end.epoch:
+            end = RowId(following.epoch, 0)  # `end` is no row's: the outbox could not say that it holds it
         return await self._save(Cursor(end, end))
 
     async def _lost(self, cursor: Cursor, first: RowId) -> RowId | None:
@@ -139,20 +140,6 @@ class Publisher:
         if first.epoch == done.epoch or await self._outbox.holds(done):
             return None
         return RowId(done.epoch, done.seq + 1)
-
-    async def _number_above(self, sending: RowId) -> RowId | None:
-        """A number above a batch that the backend may have seen, and not one that it has yet to see alone.
-
-        It is that of the next row, which the `resync` then stands for, or, if an epoch has ended with that
-        batch, one below the next row or one that nobody will use any more.
-        """
-        following = await self._outbox.read(sending, 1)
-        if not following:
-            return None
-        row = following[0].id
-        if row.epoch == sending.epoch:
-            return row
-        return RowId(row.epoch, row.seq - 1) if row.seq > 1 else RowId(sending.epoch, sending.seq + 1)
 
     async def _save(self, cursor: Cursor) -> Cursor:
         await self._outbox.save(cursor, self._saved)
@@ -208,6 +195,19 @@ class Publisher:
         else:
             items = [orjson.loads(row.data) for row in draft.rows]
         return Message(draft.event, draft.epoch, draft.first, draft.seq, items)
+
+
+def _number_above(sending: RowId, following: RowId) -> RowId:
+    """A number above a batch that the backend may have seen, and not one that it has yet to see alone.
+
+    It is that of the next row, which the `resync` then stands for, or, if an epoch has ended with that batch,
+    one below the next row, or one that nobody will use any more.
+    """
+    if following.epoch == sending.epoch:
+        return following
+    if following.seq > 1:
+        return RowId(following.epoch, following.seq - 1)
+    return RowId(sending.epoch, sending.seq + 1)
 
 
 def _candle_references(rows: Sequence[Row]) -> list[tuple[MarketId, Interval, Timestamp]]:
