@@ -14,6 +14,7 @@ from listener.application.errors import (
     ChainRestarted,
     Fatal,
     InconsistentReply,
+    InterruptedReset,
     ListenerError,
     NodeBehind,
     NodeLimited,
@@ -41,6 +42,7 @@ from listener.application.services.follower import (
 from listener.application.state import ChangeSet, Finality, Head, Rules
 from listener.domain.facts import BlockFacts
 from listener.domain.value_objects import DAY_MS, MINUTE_MS, BlockRef
+from listener.infrastructure.redis import maintenance
 from listener.infrastructure.redis.client import Database
 from listener.infrastructure.redis.keys import Keys
 from listener.infrastructure.redis.outbox import OutboxBounds
@@ -1062,6 +1064,57 @@ async def test_a_store_that_lost_a_key_is_not_built_upon(audited: AuditedWorld, 
     before = await audited.dump()
     await audited.fails(TornData)
     assert await audited.dump() == before
+
+
+async def test_a_commit_that_lands_while_the_state_is_read_is_no_damage(world: World) -> None:
+    """What was read does not fit together then; the next term reads it again."""
+    world.chain.mine(created(0), swap(0))
+    await world.run()
+    old = world.follower
+
+    class Racing(Database):
+        raced = False
+
+        async def server(self) -> str:
+            if not self.raced:
+                self.raced = True
+                with pytest.raises(Done):
+                    await old.run()
+            return await super().server()
+
+    world.chain.mine(swap(0))
+    old._hints = FakeHints()
+    world.store = FlakyStore(RedisStore(Racing(world.redis), KEYS, world.rules, OutboxBounds(1_000, 10**8)))
+    world.new_follower()
+    await world.fails(Superseded)
+    await world.run()
+    await check(world)
+
+
+async def test_a_reset_while_markets_are_read_ends_the_term(world: World) -> None:
+    """The head that is being removed has none of its fields."""
+    world.chain.mine(created(0), swap(0))
+    await world.run()
+    world.follower._markets.clear()
+    await world.database.run_script(maintenance.MARK, [KEYS.head], ["removing"])
+    await world.redis.delete(KEYS.market(token(0)))
+    world.chain.mine(swap(0))
+    await world.fails(Superseded)
+    await world.fails(InterruptedReset)
+
+
+async def test_a_node_that_lags_after_a_restart_shows_no_reorg_too_deep(world: World) -> None:
+    """A tip below our own head is enough to know that it lags."""
+    world.chain.mine_empty(24)
+    before = list(world.chain.blocks)
+    world.chain.fork(22)
+    world.chain.mine_empty(25)
+    await world.run()
+    world.chain.blocks, after = before, world.chain.blocks
+    world.new_follower()
+    await world.fails(NodeBehind)
+    world.chain.blocks = after
+    await world.run()
 
 
 @pytest.mark.parametrize("by_hint", [True, False])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.application.interfaces import RowId
-from listener.infrastructure.redis.outbox import ROW_OVERHEAD, OutboxSize
+from listener.infrastructure.redis.outbox import ROW_OVERHEAD, OutboxBounds, OutboxSize
 
 Rows = list[tuple[str, bytes]]
 
@@ -23,7 +23,7 @@ class Kept:
     """The outbox as it would be in Redis: sizes by id, trimmed as told."""
 
     def __init__(self, most: int, stored: int) -> None:
-        self.size = OutboxSize(most)
+        self.size = OutboxSize(OutboxBounds(1_000_000, most))
         self.size.begin(stored)
         self.rows: deque[tuple[RowId, int]] = deque()
         self.seq = 0
@@ -108,3 +108,13 @@ def test_a_new_term_counts_anew() -> None:
     kept.size.begin(100)
     assert kept.size.after(RowId(EPOCH + 1, 1), [("x", bytes(700))]) is None
     assert kept.size.after(RowId(EPOCH + 1, 2), [("x", bytes(700))]) == RowId(EPOCH + 1, 2)
+
+
+def test_no_more_is_remembered_than_rows_are_kept() -> None:
+    """What Redis has trimmed by count need not be counted any more."""
+    size = OutboxSize(OutboxBounds(100, 1_000_000_000))
+    size.begin(500)
+    for seq in range(1, 5_001):
+        assert size.after(RowId(EPOCH, seq), [("trade_update", b"{}")]) is None
+    assert len(size._pieces) <= 202
+    assert size._bytes <= 202 * size_of([("trade_update", b"{}")])

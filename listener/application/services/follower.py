@@ -64,6 +64,8 @@ RESYNC_HINT: Final = (
 AUDIT_PATIENCE_S: Final = 30.0
 """How long history waits for an audit that makes no progress."""
 AUDIT_POLL_S: Final = 0.2
+AUDIT_LOOKS: Final = 5
+"""After so many, the node is asked again what is ours still and how far history goes."""
 FINALIZED_EVERY_S: Final = 15.0
 """How often the node is asked which block it calls final."""
 
@@ -327,7 +329,7 @@ class Follower:
         elif isinstance(relation, Reorg):
             await self._roll_back(relation.suspect)
         if self.state.head.number >= tip.number or isinstance(relation, Stale):
-            self._at_tip = now
+            self._at_tip = None if hint else now
             self._observer.synced(synced=True, number=self.state.head.number)
         return not isinstance(relation, Stale)
 
@@ -394,8 +396,12 @@ class Follower:
         head = self.state.head
         if (await self._chain.block(head.number)).hash != head.hash:
             return await self._roll_back(head.number - 1)
-        self._audit_wanted.notify()
-        return await self._clock.sleep(AUDIT_POLL_S)
+        for _ in range(AUDIT_LOOKS):
+            self._audit_wanted.notify()
+            await self._clock.sleep(AUDIT_POLL_S)
+            if self._to_undo or not self.unaudited(1):
+                break
+        return None
 
     def _next_corrected(self) -> int | None:
         """The next block that the audit has corrected, if there is one."""
@@ -440,6 +446,9 @@ class Follower:
         while self._to_undo:
             wrong = set(self._to_undo)
             self._to_undo.clear()
+            for block in wrong:
+                if block.number <= self.state.window[0].block.number:
+                    self._observer.audit_missed(block.number, block.number)
             for parent, written in pairwise(self.state.window):
                 right = self._corrections.get(written.block.hash)
                 if right and written.block in wrong and written.digest != right.digest:
@@ -504,10 +513,11 @@ class Follower:
                 f"a dev chain that was restarted or reverted; {RESET_HINT}"
             )
         tip = (await self._chain.tip()).number
-        if tip < self._highest:
+        highest = max(self._highest, self.state.head.number)
+        if tip < highest:
             return NodeBehind(
                 f"the node differs from us at block {oldest.number}, and has {tip} blocks where "
-                f"{self._highest} were seen"
+                f"{highest} were seen"
             )
         if (await self._chain.block(oldest.number)).hash == oldest.hash:
             return InconsistentReply(f"the node has answered in two ways about block {oldest.number}")

@@ -43,28 +43,37 @@ class OutboxSize:
     Only the writer appends, so what it has appended is known here; what it found is counted as one piece.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._pieces: deque[tuple[RowId, int]] = deque()
-        self._total = 0
+    def __init__(self, bounds: OutboxBounds) -> None:
+        self._bounds = bounds
+        self._pieces: deque[tuple[RowId, int, int]] = deque()
+        self._bytes = 0
+        self._rows = 0
 
     def begin(self, stored: int) -> None:
         """A term begins with `stored` bytes in the outbox."""
-        self._pieces = deque([(RowId(0, 0), stored)])
-        self._total = stored
+        self._pieces = deque([(RowId(0, 0), stored, 0)])
+        self._bytes, self._rows = stored, 0
 
     def after(self, last: RowId, rows: Sequence[tuple[str, bytes]]) -> RowId | None:
         """Rows that end with `last` are appended; the oldest row that may stay, if some must go."""
         size = sum(len(event) + len(data) + ROW_OVERHEAD for event, data in rows)
         if rows:
-            self._pieces.append((last, size))
-            self._total += size
+            self._pieces.append((last, size, len(rows)))
+            self._bytes += size
+            self._rows += len(rows)
+        while len(self._pieces) > 1 and self._rows - self._pieces[0][2] >= 2 * self._bounds.rows:
+            self._drop()  # Redis has: it trims by count, about
         oldest: RowId | None = None
-        while self._total > self._most and len(self._pieces) > 1:
-            end, gone = self._pieces.popleft()
-            self._total -= gone
+        while self._bytes > self._bounds.bytes and len(self._pieces) > 1:
+            end = self._drop()
             oldest = RowId(end.epoch, end.seq + 1) if end.epoch else RowId(last.epoch, 0)
         return oldest
+
+    def _drop(self) -> RowId:
+        end, size, rows = self._pieces.popleft()
+        self._bytes -= size
+        self._rows -= rows
+        return end
 
 
 class RedisOutbox:

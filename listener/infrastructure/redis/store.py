@@ -37,7 +37,7 @@ class RedisStore:
         self._keys = keys
         self._rules = rules
         self._outbox_rows = outbox.rows
-        self._outbox = OutboxSize(outbox.bytes)
+        self._outbox = OutboxSize(outbox)
         self._server = ""
         self._restarted = False
         self._done = ""
@@ -66,9 +66,9 @@ class RedisStore:
         self._restarted |= settings.get("server") not in {None, self._server}
         undos = sorted(map(decode_undo, answers[3].values()), key=lambda undo: undo.block.number)
         if "base" not in settings or not undos or undos[-1].block.hash != head["hash"]:
-            raise self._incomplete("the before-image of its head, or its private settings")
+            raise await self._incomplete(head, "the before-image of its head, or its private settings")
         if len(sources) != answers[4]:
-            raise self._incomplete(f"some of {answers[4]} markets or {len(sources)} emitters")
+            raise await self._incomplete(head, f"some of {answers[4]} markets or {len(sources)} emitters")
         state = StreamState(
             base=int(settings["base"]),
             head=decode_head(head),
@@ -87,7 +87,10 @@ class RedisStore:
         }
         return StoredStream(state, int(head["chainId"]), head["genesis"], int(head["schema"]), fingerprint)
 
-    def _incomplete(self, missing: str) -> TornData:
+    async def _incomplete(self, head: Mapping[str, str], missing: str) -> TornData | Superseded:
+        """What it means that the parts do not fit: they were not read at one moment."""
+        if text(await self._database.run("HGETALL", self._keys.head)) != head:
+            return Superseded("the head moved while it was read")
         return TornData(
             f"the stream {self._keys.stream} in Redis lacks {missing}: somebody has removed keys of ours; "
             "run `listener resync`"
@@ -151,7 +154,7 @@ class RedisStore:
     async def head(self) -> Head:
         """See `MarketStore.head`."""
         head = text(await self._database.run("HGETALL", self._keys.head))
-        if not head:
+        if not head or REMOVING in head:
             raise Superseded("the stream is gone from Redis: it was flushed or reset while we ran")
         return decode_head(head)
 

@@ -16,6 +16,9 @@ for i = 1, 2 do
   if (new[i] or '') ~= ARGV[i + 3] then return {0} end
 end
 
+-- The counters of both generations differ until all is done, should Redis replay a part of this.
+redis.call('HINCRBY', KEYS[13], 'begun', 1)
+redis.call('HINCRBY', KEYS[14], 'begun', 1)
 local tag = ARGV[9]
 local intervals = tonumber(ARGV[10])
 
@@ -48,5 +51,6 @@ for i = 1, #KEYS, 2 do
   end
 end
 redis.call('HSET', KEYS[1], 'gen', ARGV[6], 'epoch', ARGV[6], 'seq', '0')
+redis.call('HINCRBY', KEYS[13], 'done', 1)
 redis.call('SET', ARGV[7] .. 'lease' .. string.sub(ARGV[9], 1, -2), 'switched', 'PX', '1500')
 return {1}
