@@ -87,12 +87,14 @@ class Consumer:
     Attributes:
         away: refuses connections.
         seen: number of the last row that was handled.
+        life: how often it was restarted; messages under way do not outlive a connection.
     """
 
     def __init__(self, world: "World") -> None:
         self._world = world
         self.away = False
         self.seen = (0, 0)
+        self.life = 0
         self.view = View()
         self._fresh = False
         self._rows_were_lost = False
@@ -119,6 +121,7 @@ class Consumer:
     def restart(self) -> None:
         """Forget everything, and read the store before the first message."""
         self.away = False
+        self.life += 1
         self.seen = (0, 0)
         self._fresh = True
 
@@ -207,15 +210,16 @@ class BackendLink:
                 delay_s += 2 * ACK_TIMEOUT_S * draw()
         if not acknowledged or delay_s > ACK_TIMEOUT_S:
             world.later(ACK_TIMEOUT_S, fail, answered, BackendUnavailable("no acknowledgement"))
-        world.later(delay_s, self._deliver, message, answered if acknowledged else None)
+        life = world.consumer.life
+        world.later(delay_s, self._deliver, message, life, answered if acknowledged else None)
         return await answered
 
     def size(self, message: Message) -> int:
         """See `UpdatePublisher.size`."""
         return len(orjson.dumps(list(message.items)))
 
-    def _deliver(self, message: Message, answered: "asyncio.Future[None] | None") -> None:
-        if self._world.consumer.away:
+    def _deliver(self, message: Message, life: int, answered: "asyncio.Future[None] | None") -> None:
+        if self._world.consumer.away or self._world.consumer.life != life:
             if answered:
                 fail(answered, BackendUnavailable("disconnected"))
             return
