@@ -29,7 +29,7 @@ from tests.ports.cards import Card, Wire, expected, soon, suffer
 BY: Final = rules("5m", "1d", finality=Finality(4), trades_kept=3)
 KEYS: Final = Keys(CHAIN_ID)
 OUTBOX: Final = OutboxBounds(500, 100_000_000)
-IMPATIENT_S: Final = 0.1
+IMPATIENT_S: Final = 0.25
 """Timeout while a card is played."""
 PATIENT_S: Final = 5.0
 """Timeout for what must work."""
@@ -76,7 +76,7 @@ class Side:
         anew: bool | None = None,
     ) -> None:
         """Make calls under a card; each must end as it promises, and soon."""
-        self.database._timeout_s = IMPATIENT_S
+        self.database._timeout_s = PATIENT_S if card.cancelled else IMPATIENT_S
         for ended in await suffer(wire, card, calls, after=after, anew=anew):
             assert isinstance(ended, expected(card, StoreUnavailable)), ended
         self.database._timeout_s = PATIENT_S

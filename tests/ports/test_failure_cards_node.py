@@ -38,7 +38,7 @@ from tests.ports.cards import (
     wired,
 )
 
-IMPATIENT_S: Final = 0.5
+IMPATIENT_S: Final = 1.0
 """Timeout of a request and of a subscription; what works takes milliseconds."""
 PING_S: Final = 0.2
 PLACES: Final = (0, 1, 2, 3)

@@ -271,14 +271,17 @@ async def test_a_lost_answer_does_not_lock_its_holder_out(request: pytest.Fixtur
     """It was taken, the answer did not come: the next call of the same instance finds that it is its own."""
     async with proxy_to(request.getfixturevalue(f"{kind}_port")) as proxy:
         database = Database.connect(f"redis://127.0.0.1:{proxy.port}/0", 1.0)
-        await database.run("DEL", KEYS.lease)
-        lease, other = RedisLease(database, KEYS, LONG_MS), RedisLease(database, KEYS, LONG_MS)
-        await other.release()
-        proxy.swallow = True
-        with pytest.raises(StoreUnavailable):
-            await lease.hold()
-        proxy.swallow = False
-        assert not await other.hold()
-        assert await lease.hold()
-        await lease.release()
-        await database.close()
+        try:
+            await database.run("DEL", KEYS.lease)
+            lease, other = RedisLease(database, KEYS, LONG_MS), RedisLease(database, KEYS, LONG_MS)
+            assert await other.hold()  # the server knows the script from here on
+            await other.release()
+            proxy.swallow = True
+            with pytest.raises(StoreUnavailable):
+                await lease.hold()
+            proxy.swallow = False
+            assert not await other.hold()
+            assert await lease.hold()
+            await lease.release()
+        finally:
+            await database.close()
