@@ -7,8 +7,9 @@ NODE_READY := node_modules/.ready web/backend/node_modules/.ready
 COMPILED := artifacts/.ready
 PYTEST_ARGS ?=
 WORKERS ?= 2
+BENCH_ARGS ?=
 
-.PHONY: help demo test test-python test-contracts test-backend lint types imports system-packages lock clean
+.PHONY: help demo test test-python test-contracts test-backend bench-quick bench lint types imports system-packages lock clean
 
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -23,6 +24,16 @@ test-contracts: $(COMPILED)  ## the Solidity contracts, under Hardhat
 
 test-python: $(VENV)/.ready $(NODE_READY) $(COMPILED) system-packages  ## units, ports, integration and end to end; coverage of domain and application
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --cov --cov-report=term $(PYTEST_ARGS)
+
+bench-quick: $(VENV)/.ready  ## a minute: trades a second of a backfill, checked against the oracle, and of plain web3.py code
+	$(BIN)/python -m bench.backfill --trades 50000 --runs 3 $(BENCH_ARGS)
+	$(BIN)/python -m bench.baseline --trades 5000 --runs 1
+
+bench: $(VENV)/.ready  ## the same with a million trades, and where the time goes
+	$(BIN)/python -m bench.replay --measure
+	$(BIN)/python -m bench.backfill --trades 1000000 --runs 3 $(BENCH_ARGS)
+	$(BIN)/python -m bench.backfill --trades 1000000 --runs 1 --stages $(BENCH_ARGS)
+	$(BIN)/python -m bench.baseline --trades 20000 --runs 3
 
 lint: $(VENV)/.ready  ## style of the Python code
 	$(BIN)/ruff check .

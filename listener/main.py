@@ -6,6 +6,7 @@ Exit codes: 0 stopped on request; 1 a defect; 2 a setting is missing or malforme
 """
 
 import asyncio
+import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -38,6 +39,8 @@ from listener.wiring import Node, follower_limits
 BATCH_ROWS = 200
 MESSAGE_BYTES = 900_000
 """Node's socket.io refuses messages over 1 MB without an error."""
+COLLECT_AFTER = (200_000, 20, 100)
+"""Thresholds of the garbage collector's generations."""
 AUDIT_BLOCKS = 16
 
 
@@ -207,6 +210,15 @@ def _fatal(error: BaseException) -> Fatal | None:
     return error if isinstance(error, Fatal) else None
 
 
+def spare_collector() -> None:
+    """Have the garbage collector look rarely: trades and candles make many objects, and no cycles.
+
+    With its usual thresholds it takes a quarter of the time while history is loaded.
+    """
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)
+
+
 def run() -> int:
     """Read settings, set up logs, serve."""
     try:
@@ -215,6 +227,7 @@ def run() -> int:
         sys.stderr.write(f"Error in the settings:\n{error}\n")
         return error.exit_code
     configure(settings.log_level, settings.log_file, settings.secrets())
+    spare_collector()
     return asyncio.run(serve(settings))
 
 

@@ -1,5 +1,6 @@
 """Trades, candles, markets and their 24 h statistics."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -62,23 +63,37 @@ class Candle(NamedTuple):
     previous_close: Price | None = None
 
     @classmethod
-    def of(cls, trade: Trade, open_time: Timestamp) -> "Candle":
-        """A candle of one trade."""
-        base, quote, price, buy = trade.base, trade.quote, trade.price, trade.is_buy
+    def of(cls, trades: Sequence[Trade], open_time: Timestamp) -> "Candle":
+        """A candle of trades in their order: what merging candles of one each would give."""
+        base = quote = bought_base = bought_quote = buys = 0
+        first, last = trades[0], trades[-1]
+        high = low = first.price
+        for trade in trades:
+            base += trade.base
+            quote += trade.quote
+            if trade.is_buy:
+                bought_base += trade.base
+                bought_quote += trade.quote
+                buys += 1
+            price = trade.price
+            if price > high:
+                high = price
+            elif price < low:
+                low = price
         return cls(
             open_time,
-            price,
-            price,
-            price,
-            price,
+            first.price,
+            high,
+            low,
+            last.price,
             base,
             quote,
-            base if buy else 0,
-            quote if buy else 0,
-            1,
-            1 if buy else 0,
-            trade.id,
-            trade.id,
+            bought_base,
+            bought_quote,
+            len(trades),
+            buys,
+            first.id,
+            last.id,
         )
 
     def merge(self, other: "Candle") -> "Candle":

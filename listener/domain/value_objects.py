@@ -129,7 +129,8 @@ def ratio(quote: int, base: int, exponent: int) -> Price:
         base: base units of the base token; not zero.
         exponent: base decimals minus quote decimals.
     """
-    return _ROUNDED.divide(Decimal(quote), Decimal(base)).scaleb(exponent, _ROUNDED)
+    price = _ROUNDED.divide(Decimal(quote), Decimal(base))
+    return price.scaleb(exponent, _ROUNDED) if exponent else price
 
 
 def percent(part: Decimal, whole: Decimal) -> Decimal:

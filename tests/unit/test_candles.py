@@ -35,7 +35,7 @@ def trades_in_order(draw: st.DrawFn, least: int = 1) -> list[Trade]:
 
 def candle(one: Trade) -> Candle:
     """A candle of one trade."""
-    return Candle.of(one, MONDAY_MS)
+    return Candle.of([one], MONDAY_MS)
 
 
 def fold(candles: Sequence[Candle]) -> Candle:
@@ -51,6 +51,12 @@ def test_a_fold_is_what_one_would_count(trades: list[Trade]) -> None:
     assert (merged.first, merged.last) == (trades[0].id, trades[-1].id)
     assert merged.low <= min(merged.open, merged.close)
     assert merged.high >= max(merged.open, merged.close)
+
+
+@given(trades_in_order())
+def test_trades_fold_at_once_as_one_by_one(trades: list[Trade]) -> None:
+    """The short way of the hot path gives what the law says."""
+    assert Candle.of(trades, MONDAY_MS) == fold([candle(one) for one in trades])
 
 
 @given(trades_in_order(3), st.data())

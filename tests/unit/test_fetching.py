@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.application.errors import InconsistentReply, NodeBehind, NodeUnavailable, RangeTooLarge
-from listener.application.services.fetching import FACTS_PER_RANGE, Fetcher, FetchLimits, in_order
+from listener.application.services.fetching import (
+    FACTS_PER_RANGE,
+    FIRST_BLOCKS,
+    Fetcher,
+    FetchLimits,
+    in_order,
+)
 from listener.domain.facts import BlockFacts
 from tests.fakes.build import created, swap
 from tests.fakes.chain import FakeChain, LocalChain
@@ -277,17 +283,24 @@ class Dense(Node):
 
 
 @pytest.mark.parametrize(
-    ("per_block", "largest"), [(FACTS_PER_RANGE // 8, 16), (FACTS_PER_RANGE, 2), (FACTS_PER_RANGE + 1, 1)]
+    ("per_block", "largest"), [(FACTS_PER_RANGE // 8, 8), (FACTS_PER_RANGE, 1), (FACTS_PER_RANGE + 1, 1)]
 )
 async def test_dense_blocks_make_smaller_ranges(per_block: int, largest: int) -> None:
     """The memory for what is fetched ahead is bounded by logs, not by blocks; one block is the least."""
     node = Dense(chain_of(160))
     node.facts_per_block = per_block
     await ranges(Fetcher(node, FetchLimits(64, requests=1)), 1, 160)
-    assert node.sizes[0] == 64
-    settled = node.sizes[6 if largest < 16 else 3 :]
-    assert max(settled[:-1]) == largest
+    assert node.sizes[0] == FIRST_BLOCKS
+    assert set(node.sizes[1:-1]) == {largest}
     assert sum(node.sizes) == 160
+
+
+async def test_ranges_begin_small() -> None:
+    """Before it is known how dense blocks are, several ranges are under way: they must all fit in memory."""
+    node = Node(chain_of(600))
+    await ranges(Fetcher(node, FetchLimits(1_000, requests=4)), 1, 600)
+    assert node.sizes[:4] == [FIRST_BLOCKS] * 4
+    assert max(node.sizes) > FIRST_BLOCKS
 
 
 class Torn(Node):

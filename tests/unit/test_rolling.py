@@ -49,7 +49,7 @@ class Replay:
         if step.price is not None:
             made = trade(number, 0, str(step.price), base=step.price, quote=7, time=self.as_of)
             self.trades.append(made)
-            one = Candle.of(made, ONE_MINUTE.open_time(made.timestamp))
+            one = Candle.of([made], ONE_MINUTE.open_time(made.timestamp))
             same = self._minute is not None and self._minute.open_time == one.open_time
             self._minute = self._minute.merge(one) if same and self._minute else one
             self.window = self.window.put(self._minute)
@@ -62,7 +62,7 @@ class Replay:
         since = self.window.changed - DAY_MS + MINUTE_MS
         minutes: dict[int, Candle] = {}
         for made in self.trades:
-            one = Candle.of(made, minute_of(made.timestamp))
+            one = Candle.of([made], minute_of(made.timestamp))
             minutes[one.open_time] = minutes[one.open_time].merge(one) if one.open_time in minutes else one
         kept = [minute for time, minute in sorted(minutes.items()) if time >= since]
         return RollingDay.of(kept, self.window.changed).advance(self.as_of)

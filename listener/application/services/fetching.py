@@ -14,8 +14,10 @@ from listener.domain.facts import BlockFacts
 T = TypeVar("T")
 Job = Callable[[], Coroutine[object, object, T]]
 
-FACTS_PER_RANGE: Final = 20_000
-"""A range whose reply holds more makes the following ranges smaller."""
+FACTS_PER_RANGE: Final = 10_000
+"""What a range is meant to hold: all that are under way are in memory."""
+FIRST_BLOCKS: Final = 50
+"""Blocks of the first ranges, before it is known how dense they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class Fetcher:
     def __init__(self, chain: ChainSource, limits: FetchLimits) -> None:
         self._chain = chain
         self._limits = limits
-        self._blocks = limits.range_blocks
+        self._blocks = min(FIRST_BLOCKS, limits.range_blocks)
 
     def ranges(self, first: int, last: int) -> AsyncGenerator[Sequence[BlockFacts]]:
         """Facts of final blocks in ascending ranges; see `ChainSource.facts_between`."""
@@ -71,12 +73,16 @@ class Fetcher:
             if upper[0].block.parent_hash != lower[-1].block.hash:
                 raise InconsistentReply(f"block {middle + 1} does not follow block {middle}") from None
             return [*lower, *upper]
-        found = sum(len(block.facts) for block in facts)
-        if found > FACTS_PER_RANGE:
-            self._blocks = max(1, (last - first + 1) // 2)
-        elif last - first + 1 >= self._blocks:
-            self._blocks = min(self._blocks * 2, self._limits.range_blocks)
+        self._adapt(last - first + 1, sum(len(block.facts) for block in facts))
         return facts
+
+    def _adapt(self, blocks: int, found: int) -> None:
+        """Make the next ranges as large as fits what was found in this one; at most double."""
+        fitting = max(1, min(FACTS_PER_RANGE * blocks // max(found, 1), self._limits.range_blocks))
+        if fitting < self._blocks:
+            self._blocks = fitting
+        elif blocks >= self._blocks:
+            self._blocks = min(2 * self._blocks, fitting)
 
 
 async def in_order(jobs: Iterable[Job[T]], most: int) -> AsyncGenerator[T]:

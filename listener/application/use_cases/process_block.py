@@ -6,6 +6,7 @@ are loaded.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 
 from listener.application.state import (
     BlockUndo,
@@ -118,13 +119,10 @@ def fold_trades(
 
     Trades are folded into minutes once; every wider interval folds the minutes.
     """
-    minutes: list[Candle] = []
-    for trade in trades:
-        one = Candle.of(trade, ONE_MINUTE.open_time(trade.timestamp))
-        if minutes and minutes[-1].open_time == one.open_time:
-            minutes[-1] = minutes[-1].merge(one)
-        else:
-            minutes.append(one)
+    minutes = [
+        Candle.of(list(bucket), open_time)
+        for open_time, bucket in groupby(trades, lambda trade: ONE_MINUTE.open_time(trade.timestamp))
+    ]
     changes: list[CandleChange] = []
     live = list(state.live)
     day = state.day

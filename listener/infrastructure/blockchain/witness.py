@@ -64,7 +64,7 @@ def own_logs(block: BlockRef, logs: Iterable[Log], topics: Mapping[str, object])
     previous = -1
     for log in logs:
         number, index = log.place()
-        if log.block_hash.lower() != block.hash or number != block.number:
+        if number != block.number or (log.block_hash != block.hash and log.block_hash.lower() != block.hash):
             raise InconsistentReply(f"block {block.number}: a log of block {log.block_hash}")
         if index <= previous:
             raise InconsistentReply(f"block {block.number}: log {index} after log {previous}")

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
+import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -55,6 +56,16 @@ RECOVERY_S: Final = 1.0
 """The breaker around Redis: so many failures in a row, and nobody asks for so long."""
 
 
+class _Packed:
+    """A connection that writes commands by `hiredis`: a commit has thousands of words."""
+
+    def pack_command(self, *words: Word) -> list[bytes]:
+        """The command on the wire; its first word may be several, as `CONFIG GET`."""
+        name, *rest = words
+        parts = name.split() if isinstance(name, str | bytes) else [name]
+        return [hiredis.pack_command((*parts, *rest))]
+
+
 class Database:
     """Commands and scripts on one Redis or Valkey server.
 
@@ -82,16 +93,12 @@ class Database:
     @classmethod
     def connect(cls, url: str, timeout_s: float) -> "Database":
         """A client of `url` (`redis://`, `rediss://`, `unix://`); the timeout is for each answer."""
-        return cls(
-            Redis.from_url(
-                url,
-                protocol=2,
-                retry=Retry(NoBackoff(), 0),
-                socket_timeout=None,
-                socket_connect_timeout=None,
-            ),
-            timeout_s,
+        redis = Redis.from_url(
+            url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None, socket_connect_timeout=None
         )
+        pool = redis.connection_pool
+        pool.connection_class = type("PackedConnection", (_Packed, pool.connection_class), {})
+        return cls(redis, timeout_s)
 
     async def close(self) -> None:
         """Close connections."""

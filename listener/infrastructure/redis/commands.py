@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import orjson
 
 from listener.application.state import ChangeSet, Head, Rules
-from listener.domain.entities import Market
+from listener.domain.entities import Market, Trade
 from listener.domain.events import (
     CandlesClosed,
     CandleUpdated,
@@ -84,12 +84,13 @@ def _head(head: Head, keys: Keys) -> Command:
 
 
 def _trades(changes: ChangeSet, keys: Keys) -> Iterable[Command]:
-    by_market: defaultdict[MarketId, list[bytes]] = defaultdict(list)
+    by_market: defaultdict[MarketId, list[Trade]] = defaultdict(list)
     for trade in changes.trades:
-        by_market[trade.market].append(encode_trade(trade, changes.market(trade.market)))
-    for market_id, encoded in by_market.items():
+        by_market[trade.market].append(trade)
+    for market_id, trades in by_market.items():
         key, kept = keys.trades(market_id), changes.trades_kept[market_id]
-        newest = encoded[-kept:]
+        market = changes.market(market_id)
+        newest = [encode_trade(trade, market) for trade in trades[-kept:]]
         for start in range(0, len(newest), 1000):
             yield ("LPUSH", key, *newest[start : start + 1000])
         yield ("LTRIM", key, 0, kept - 1)

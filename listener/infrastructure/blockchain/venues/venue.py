@@ -11,16 +11,15 @@ from typing import ClassVar, Final, Protocol
 
 from eth_utils.crypto import keccak
 
-from listener.domain.errors import InvalidValue
 from listener.domain.facts import Fact, Malformed
-from listener.domain.value_objects import Address, parse_address
+from listener.domain.value_objects import Address
 from listener.infrastructure.blockchain.wire import Log
 
 Decoder = Callable[[Log], Fact]
 
 _WORD: Final = 64
 _HEX: Final = re.compile("0x[0-9a-fA-F]*")
-_CLEAN: Final = "0x" + "0" * 24
+_ADDRESS_TOPIC: Final = re.compile("0x0{24}[0-9a-f]{40}")
 
 
 class Venue(Protocol):
@@ -56,10 +55,22 @@ def words(log: Log, topics: int, data_words: int) -> list[int]:
         BadLog: it has others.
     """
     expect_topics(log, topics)
-    data = _hex_data(log)
-    if len(data) != 2 + data_words * _WORD:
-        raise BadLog(f"{len(data) - 2} hex digits of data, expected {data_words * _WORD}")
-    return [int(data[at : at + _WORD], 16) for at in range(2, len(data), _WORD)]
+    text = log.data
+    if len(text) != 2 + data_words * _WORD:
+        raise BadLog(f"{len(text) - 2} hex digits of data, expected {data_words * _WORD}")
+    data = _bytes(text)
+    if len(data) != data_words * 32:
+        raise BadLog("data is not hex")
+    return [int.from_bytes(data[at : at + 32]) for at in range(0, len(data), 32)]
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        if text[:2] == "0x":
+            return bytes.fromhex(text[2:])
+    except ValueError:
+        pass
+    raise BadLog("data is not hex")
 
 
 def expect_texts(log: Log, texts: int) -> None:
@@ -89,12 +100,11 @@ def expect_topics(log: Log, topics: int) -> None:
 
 def topic_address(log: Log, index: int) -> Address:
     """An indexed address argument."""
-    word = log.topics[index].lower()
-    try:
-        if len(word) == 2 + _WORD and word[:26] == _CLEAN:
-            return parse_address("0x" + word[26:])
-    except InvalidValue:
-        pass
+    word = log.topics[index]
+    if _ADDRESS_TOPIC.fullmatch(word):
+        return Address("0x" + word[26:])
+    if _ADDRESS_TOPIC.fullmatch(word.lower()):
+        return Address("0x" + word[26:].lower())
     raise BadLog(f"topic {index} is not an address")
 
 
