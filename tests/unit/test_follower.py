@@ -1056,6 +1056,15 @@ async def test_a_store_that_lost_a_market_is_not_built_upon(audited: AuditedWorl
     assert await audited.dump() == before
 
 
+async def test_a_market_that_another_instance_removed_ends_the_term(audited: AuditedWorld) -> None:
+    """The head has moved as well: that is no damage."""
+    await audited.redis.delete(KEYS.market(token(0)))
+    await audited.redis.hincrby(KEYS.head, "gen", 1)
+    audited.follower._markets.clear()
+    audited.chain.mine(swap(0))
+    await audited.fails(Superseded, "not stored")
+
+
 @pytest.mark.parametrize("key", [KEYS.undo, KEYS.settings, KEYS.sources, KEYS.markets])
 async def test_a_store_that_lost_a_key_is_not_built_upon(audited: AuditedWorld, key: str) -> None:
     """Keys that somebody removed are named by an error that says what to do."""
@@ -1396,6 +1405,20 @@ async def test_a_correction_of_a_block_that_is_gone_changes_nothing(audited: Aud
     before = await audited.dump()
     audited.follower.correct(orphan)
     await audited.run()
+    assert await audited.dump() == before
+
+
+async def test_a_correction_that_cannot_be_made_any_more_is_told(audited: AuditedWorld) -> None:
+    """The block has become final between the auditor's word and the follower's next step."""
+    await audited.follow(swap(0), swap(0), swap(0))
+    wrong = audited.chain.blocks[-3]
+    assert audited.follower.correct(wrong)
+    window = audited.follower.state.window
+    while window[0].block.number < wrong.block.number:
+        window.popleft()
+    before = await audited.dump()
+    await audited.run()
+    assert audited.observer.missed == [(wrong.block.number, wrong.block.number)]
     assert await audited.dump() == before
 
 

@@ -201,13 +201,9 @@ def _number_above(sending: RowId, following: RowId) -> RowId:
     """A number above a batch that the backend may have seen, and not one that it has yet to see alone.
 
     It is that of the next row, which the `resync` then stands for, or, if an epoch has ended with that batch,
-    one below the next row, or one that nobody will use any more.
+    one that nobody will use any more.
     """
-    if following.epoch == sending.epoch:
-        return following
-    if following.seq > 1:
-        return RowId(following.epoch, following.seq - 1)
-    return RowId(sending.epoch, sending.seq + 1)
+    return following if following.epoch == sending.epoch else RowId(sending.epoch, sending.seq + 1)
 
 
 def _candle_references(rows: Sequence[Row]) -> list[tuple[MarketId, Interval, Timestamp]]:
