@@ -174,9 +174,18 @@ class SimLoop(asyncio.BaseEventLoop):
 def _discard(task: Any) -> None:
     """Close the coroutine of a task that will not run again, however it clings to life."""
     task._log_destroy_pending = False
+    running = asyncio._get_running_loop()
+    asyncio._set_running_loop(task.get_loop())  # what it does on its way out must not make a loop of its own
+    try:
+        _close(task.get_coro())
+    finally:
+        asyncio._set_running_loop(running)
+
+
+def _close(coroutine: Any) -> None:
     for _ in range(CLOSE_ATTEMPTS):
         try:
-            task.get_coro().close()
+            coroutine.close()
         except BaseException:  # noqa: BLE001, S112 - the dead have no say
             continue
         return

@@ -107,6 +107,28 @@ def test_the_dead_run_no_more(steps: int) -> None:
     assert len(ran) >= (steps - 3) // 3
 
 
+def test_the_dead_make_no_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is closed may ask for its loop on its way out: that is the simulated one."""
+    loop = SimLoop(Random(0))
+    found: list[asyncio.AbstractEventLoop] = []
+    process = Process("victim", lambda: None)
+    monkeypatch.setattr(asyncio, "set_event_loop", lambda _loop: pytest.fail("a loop was made"))
+
+    async def victim() -> None:
+        try:
+            await asyncio.sleep(100)
+        finally:
+            found.append(asyncio.get_event_loop())
+
+    async def main() -> None:
+        process.tasks.append(loop.create_task(victim(), context=process.context))
+        await asyncio.sleep(1)
+
+    loop.drive(main())
+    process.kill()
+    assert found == [loop]
+
+
 def test_async_generators_of_the_dead_stay_unfinished() -> None:
     """An async generator that is collected after its process was killed does not run its `finally`."""
     loop = SimLoop(Random(0))
