@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 from aiohttp import ClientSession
+from structlog.testing import capture_logs
 
 from listener.infrastructure.observability.health import PORTS_TRIED, Health, HealthServer
+from listener.infrastructure.observability.logs import SecretMask
+from listener.infrastructure.observability.observer import LogObserver
+from listener.infrastructure.observability.progress import ProgressDisplay
 
 HOST = "127.0.0.1"
 
@@ -221,3 +225,15 @@ async def test_a_closed_server_gives_its_port_back() -> None:
         pass
     async with answering(following(), port) as again:
         assert again == port
+
+
+def test_blocks_that_the_audit_missed_are_told_now_and_then() -> None:
+    """A chain that is faster than its audit does not fill the log; the count is exact."""
+    health = Health()
+    observer = LogObserver(health, ProgressDisplay(), SecretMask(()))
+    with capture_logs() as logs:
+        for number in range(1, 251):
+            observer.audit_missed(number, number)
+        observer.audit_missed(251, 260)
+    assert health.differences["missed"] == 260
+    assert [line["total"] for line in logs] == [1, 100, 200]

@@ -13,6 +13,8 @@ from listener.infrastructure.observability.progress import ProgressDisplay
 
 TRADE_LINES_PER_BLOCK: Final = 20
 """Trades logged one by one at INFO; a busier block has its summary only (all of them at DEBUG)."""
+MISSED_TOLD: Final = 100
+"""Of blocks that the audit missed, the first is told, and then each time that there are so many more."""
 
 
 class LogObserver:
@@ -120,8 +122,12 @@ class LogObserver:
 
     def audit_missed(self, first: int, last: int) -> None:
         """See `Observer.audit_missed`."""
-        self._health.differences["missed"] += last - first + 1
-        self._log.warning("Blocks became final without a second look", first=first, last=last)
+        before = self._health.differences["missed"]
+        total = self._health.differences["missed"] = before + last - first + 1
+        if before == 0 or before // MISSED_TOLD != total // MISSED_TOLD:
+            self._log.warning(
+                "Blocks became final without a second look", first=first, last=last, total=total
+            )
 
     def trouble(self, service: str, error: Exception, retry_in_s: float) -> None:
         """See `Observer.trouble`."""
