@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pytest
 import redis
+from hexbytes import HexBytes
 from playwright.sync_api import Browser
 
 from listener.demo.launchpad import ETHER, Curve, Launchpad, Parameters
@@ -85,15 +86,16 @@ class Market:
         return place
 
     def trade(self, place: Place, *, sell: bool | None = None) -> None:
-        """Buy or sell a little, in a block of its own."""
+        """Buy or sell a little, in a block of its own, which is mined when this returns."""
         trader = self.random.randrange(4)
         held = place.launchpad.balance(place.curve, trader)
         sell = self.random.random() < 0.5 if sell is None else sell
         if sell and held:
-            place.launchpad.sell(place.curve, held * self.random.randrange(10, 60) // 100, trader)
+            sent = place.launchpad.sell(place.curve, held * self.random.randrange(10, 60) // 100, trader)
         else:
             value = place.unit * self.random.randrange(1, 40) // 1000
-            place.launchpad.buy(place.curve, value, trader)
+            sent = place.launchpad.buy(place.curve, value, trader)
+        place.launchpad.web3.eth.wait_for_transaction_receipt(HexBytes(sent), timeout=30, poll_latency=0.01)
 
     def pass_time(self, seconds: int) -> None:
         """Let chain time pass before the next block."""
