@@ -19,14 +19,10 @@ from listener.application.errors import (
     NodeBehind,
     OrphanedHead,
     ReorgTooDeep,
-    SettingsChanged,
-    StoreUnavailable,
     Superseded,
     TornData,
-    WrongChain,
 )
 from listener.application.interfaces import (
-    ChainIdentity,
     ChainSource,
     Clock,
     HeadHints,
@@ -34,9 +30,11 @@ from listener.application.interfaces import (
     MarketStore,
     Observer,
     Signal,
-    StoredStream,
 )
+from listener.application.services.corrections import Corrections
 from listener.application.services.fetching import Fetcher, FetchLimits
+from listener.application.services.recovery import RESET_HINT, Recovery
+from listener.application.services.tip_watch import TipWatch
 from listener.application.state import (
     MOST_UNDOABLE,
     ChangeSet,
@@ -57,10 +55,6 @@ from listener.domain.value_objects import MINUTE_MS, BlockRef, MarketId, Timesta
 REFRESH_SLICE: Final = 200
 """Markets brought up to date by one refresh commit, so that it never delays a block for long."""
 
-RESET_HINT: Final = "run `listener reset` to forget the stored data and load the chain from the start"
-RESYNC_HINT: Final = (
-    "run `listener resync{}`, which builds them anew beside the stored ones and switches over when done"
-)
 AUDIT_PATIENCE_S: Final = 30.0
 """How long history waits for an audit that makes no progress."""
 AUDIT_POLL_S: Final = 0.2
@@ -129,25 +123,24 @@ class Follower:
         self._audit_wanted = audit_wanted
         self._rules = rules
         self._limits = limits
-        self._chain_id = chain_id
-        self._start = start
-        self._fingerprint = fingerprint
         self._tell = tell_backend
-        self._lease = lease
+        self._recovery = Recovery(
+            chain=chain,
+            store=store,
+            clock=clock,
+            lease=lease,
+            factories=rules.factories,
+            chain_id=chain_id,
+            start=start,
+            fingerprint=fingerprint,
+        )
+        self._tip = TipWatch(clock, observer, limits.stall_s)
         self._fetcher = Fetcher(chain, limits.fetch)
-        self._identity: ChainIdentity | None = None
         self._state: StreamState | None = None
         self._markets: OrderedDict[MarketId, MarketState] = OrderedDict()
-        self._corrections: dict[str, BlockFacts] = {}
-        self._to_undo: list[BlockRef] = []
-        self._left: Head | None = None
-        self._numbers_used = 0
+        self._corrections = Corrections()
         self._trades = 0
         self._passed_minute = -1
-        self._tip: BlockRef | None = None
-        self._highest = 0
-        self._tip_since = 0.0
-        self._stalled = False
         self._hinted = False
         self._finalized_at: float | None = None
         self._waits_for_audit: tuple[int, float] | None = None
@@ -172,7 +165,7 @@ class Follower:
             while True:
                 await self._undo_what_was_wrong()
                 more = await self._step(hint)
-                self._watch()
+                self._tip.watch()
                 await self._let_time_pass()
                 self._observer.healthy("redis")
                 hint = None if more else await self._hints.wait(self._limits.poll_s)
@@ -210,105 +203,38 @@ class Follower:
     def forget(self) -> None:
         """Forget what is committed: somebody else may have written since. The next `run` reads it again."""
         if self._state is not None:
-            self._left = self._state.head
+            self._recovery.leave(self._state.head)
         self._state = None
         self._markets.clear()
         self._corrections.clear()
-        self._to_undo.clear()
         self._passed_minute = -1
         self._finalized_at = None
         self._waits_for_audit = None
 
     def unaudited(self, limit: int) -> Sequence[Written]:
         """See `Ledger.unaudited`."""
-        return self._state.unaudited(self._rules, limit, self._tip) if self._state else ()
+        return self._state.unaudited(self._rules, limit, self._tip.block) if self._state else ()
 
     def confirm(self, block: BlockRef) -> bool:
         """See `Ledger.confirm`."""
         if self._state is None or block not in self._state.recent():
             return False
         self._state.audited = max(self._state.audited, block.number)
-        for facts in list(self._corrections.values()):
-            if facts.block.number <= block.number:
-                del self._corrections[facts.block.hash]
+        self._corrections.confirm(block.number)
         return True
 
     def correct(self, facts: BlockFacts) -> bool:
         """See `Ledger.correct`."""
         if self._state is None or facts.block not in self._state.recent()[1:]:
             return False
-        self._corrections[facts.block.hash] = facts
-        self._to_undo.append(facts.block)
+        self._corrections.add(facts)
         return True
 
     async def _resume(self) -> None:
-        identity = await self._identify()
+        identity = await self._recovery.identify()
         if self._state is None:
-            self._state = await self._recover(identity)
+            self._state = await self._recovery.take_over(identity)
         await self._ask_finalized()
-
-    async def _identify(self) -> ChainIdentity:
-        identity = await self._chain.identity()
-        if identity.chain_id != self._chain_id:
-            raise WrongChain(
-                f"the node serves chain {identity.chain_id}, CHAIN_ID says {self._chain_id}: "
-                "set CHAIN_ID or BLOCKCHAIN_HTTP_URL right; nothing was written"
-            )
-        if self._identity not in {None, identity}:
-            raise ChainRestarted(f"the node's genesis has changed to {identity.genesis}; {RESET_HINT}")
-        self._identity = identity
-        return identity
-
-    async def _recover(self, identity: ChainIdentity) -> StreamState:
-        stored = await self._store.load()
-        if stored is None:
-            base = await self._base()
-            await self._store.initialise(identity, base, self._fingerprint, self._clock.now())
-            stored = await self._store.load()
-            if stored is None:
-                raise StoreUnavailable("the stream vanished right after it was created")
-        self._check(stored, identity)
-        state = stored.state
-        if self._left is not None and (state.head.epoch, state.head.seq) < (self._left.epoch, self._left.seq):
-            state.resync_owed = True
-        self._numbers_used = max(
-            self._clock.now(), self._numbers_used + 1, state.head.epoch + 1, state.head.gen + 1
-        )
-        if self._lease is not None and not await self._lease.hold():
-            raise Superseded("the lease has gone to another instance")
-        state.head = await self._store.take_over(
-            state.head, self._numbers_used, resync_owed=state.resync_owed
-        )
-        return state
-
-    async def _base(self) -> BlockRef:
-        """The block below the first one that matters."""
-        start = self._start
-        if start is None:
-            start = min([await self._chain.deployment_block(f) for f in sorted(self._rules.factories)])
-        return await self._chain.block(max(start - 1, 0))
-
-    def _check(self, stored: StoredStream, identity: ChainIdentity) -> None:
-        if stored.chain_id != identity.chain_id or stored.genesis != identity.genesis:
-            raise ChainRestarted(
-                f"Redis holds chain {stored.chain_id} with genesis {stored.genesis}, the node has genesis "
-                f"{identity.genesis}: a dev chain that was restarted, or another node; {RESET_HINT}"
-            )
-        changed = [
-            f"{name} was {stored.fingerprint.get(name)!r}, is {value!r}"
-            for name, value in self._fingerprint.items()
-            if stored.fingerprint.get(name) != value
-        ]
-        if changed:
-            raise SettingsChanged(
-                f"stored candles were made with other settings ({'; '.join(changed)}): "
-                f"set them back, or {RESYNC_HINT.format('')}"
-            )
-        if self._start is not None and self._start <= stored.state.base and stored.state.base > 0:
-            raise SettingsChanged(
-                f"START_BLOCK={self._start}, but the stored data begins after block {stored.state.base}: "
-                f"leave START_BLOCK as it was, or {RESYNC_HINT.format(f' --from {self._start}')}"
-            )
 
     async def _step(self, hint: BlockRef | None) -> bool:
         """Do the one thing that follows from the newest known block; whether there may be more to do.
@@ -334,29 +260,18 @@ class Follower:
         return not isinstance(relation, Stale)
 
     async def _ask_tip(self, *, told: bool) -> BlockRef:
-        """The node's tip, and how long it has been the same."""
+        """The node's newest block."""
         tip = await self._chain.tip()
         self._observer.healthy("node")
-        self._highest = max(self._highest, tip.number)
-        if tip != self._tip:
-            self._tip, self._tip_since = tip, self._clock.monotonic()
+        self._tip.seen(tip)
         if not told and tip.number > self.state.head.number:
             self._hints.overtaken(tip)
         return tip
 
-    def _watch(self) -> None:
-        """Report a chain that stands still, once, and once that it goes on."""
-        still_s = self._clock.monotonic() - self._tip_since
-        stalled = 0 < self._limits.stall_s < still_s
-        if self._tip is not None and stalled is not self._stalled:
-            age_ms = max(self._clock.now() - self._tip.timestamp, 0)
-            self._observer.stalled(self._tip, age_ms if stalled else None)
-        self._stalled = stalled
-
     async def _catch_up(self, tip: BlockRef) -> None:
         """Commit final blocks by ranges, then the others one by one; a block that was corrected alone."""
         final, last = await self._final_number(tip), tip.number
-        corrected = self._next_corrected()
+        corrected = self._corrections.next_above(self.state.head.number)
         if corrected is not None and corrected <= final:
             final, last = corrected - 1, corrected
         if self.state.head.number < final:
@@ -399,14 +314,9 @@ class Follower:
         for _ in range(AUDIT_LOOKS):
             self._audit_wanted.notify()
             await self._clock.sleep(AUDIT_POLL_S)
-            if self._to_undo or not self.unaudited(1):
+            if self._corrections.to_undo or not self.unaudited(1):
                 break
         return None
-
-    def _next_corrected(self) -> int | None:
-        """The next block that the audit has corrected, if there is one."""
-        numbers = [facts.block.number for facts in self._corrections.values()]
-        return min((number for number in numbers if number > self.state.head.number), default=None)
 
     async def _final_number(self, tip: BlockRef) -> int:
         """The newest block that cannot be undone any more; not above the tip, perhaps below our head."""
@@ -438,19 +348,17 @@ class Follower:
 
     async def _commit_live(self, facts: BlockFacts) -> None:
         await self._ask_finalized()
-        right = self._corrections.get(facts.block.hash, facts)
+        right = self._corrections.of(facts.block) or facts
         await self._process([right], live=self._tell, undoable=True)
 
     async def _undo_what_was_wrong(self) -> None:
         """Make the parent of a block that the audit has corrected the head again."""
-        while self._to_undo:
-            wrong = set(self._to_undo)
-            self._to_undo.clear()
+        while wrong := self._corrections.take_to_undo():
             for block in wrong:
                 if block.number <= self.state.window[0].block.number:
                     self._observer.audit_missed(block.number, block.number)
             for parent, written in pairwise(self.state.window):
-                right = self._corrections.get(written.block.hash)
+                right = self._corrections.of(written.block)
                 if right and written.block in wrong and written.digest != right.digest:
                     await self._undo(parent.block)
                     break
@@ -513,7 +421,7 @@ class Follower:
                 f"a dev chain that was restarted or reverted; {RESET_HINT}"
             )
         tip = (await self._chain.tip()).number
-        highest = max(self._highest, self.state.head.number)
+        highest = max(self._tip.highest, self.state.head.number)
         if tip < highest:
             return NodeBehind(
                 f"the node differs from us at block {oldest.number}, and has {tip} blocks where "
@@ -588,7 +496,7 @@ class Follower:
         is certain: the next `run` reads what is stored and raises `gen`, after which it cannot happen any
         more.
         """
-        self._numbers_used = max(self._numbers_used, changes.head.gen)
+        self._recovery.used(changes.head.gen)
         try:
             head = await self._store.commit(changes)
         except BaseException:
