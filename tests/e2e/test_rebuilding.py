@@ -42,6 +42,18 @@ def trade(launchpad: Launchpad, curves: list[Curve], blocks: int, seconds: int =
         launchpad.buy(curves[number % len(curves)], ETHER // 10 + number, number % 9)
 
 
+def trading(system: System) -> tuple[Launchpad, str, list[Curve]]:
+    """Two markets that have traded, a backend and a listener: launchpad, factory, curves."""
+    launchpad = system.deploy()
+    factory = launchpad.factory.address
+    curves = [launchpad.create(name, name) for name in ("ONE", "TWO")]
+    system.start_backend(MAX_TRADES_PER_MARKET="200")
+    system.start_listener(factory, **FAST)
+    trade(launchpad, curves, 30)
+    system.equals_oracle(factory)
+    return launchpad, factory, curves
+
+
 def beside(database: redis.Redis) -> list[str]:
     """Keys of a generation that is not the live one."""
     return [key for key in database.scan_iter(count=1000) if key.startswith(("verify:", "resync:"))]
@@ -50,13 +62,7 @@ def beside(database: redis.Redis) -> list[str]:
 @pytest.mark.timeout(120)
 def test_verify_finds_what_differs_and_repairs_it(system: System, database: redis.Redis) -> None:
     """Beside a running service: nothing at first, then each planted damage, by name, then nothing again."""
-    launchpad = system.deploy()
-    factory = launchpad.factory.address
-    curves = [launchpad.create(name, name) for name in ("ONE", "TWO")]
-    system.start_backend(MAX_TRADES_PER_MARKET="200")
-    system.start_listener(factory, **FAST)
-    trade(launchpad, curves, 30)
-    system.equals_oracle(factory)
+    launchpad, factory, curves = trading(system)
     code, said = command(system, factory, "verify")
     assert (code, said.splitlines()[-1]) == (0, "No differences.")
     assert beside(database) == []
@@ -90,13 +96,7 @@ def test_verify_finds_what_differs_and_repairs_it(system: System, database: redi
 @pytest.mark.timeout(120)
 def test_resync_gives_candles_another_meaning(system: System, database: redis.Redis) -> None:
     """Other settings are refused with the way out; the way works; readers see old or new, never a mixture."""
-    launchpad = system.deploy()
-    factory = launchpad.factory.address
-    curves = [launchpad.create(name, name) for name in ("ONE", "TWO")]
-    system.start_backend(MAX_TRADES_PER_MARKET="200")
-    system.start_listener(factory, **FAST)
-    trade(launchpad, curves, 30)
-    system.equals_oracle(factory)
+    launchpad, factory, curves = trading(system)
     spot = {"PRICE_MODE": "spot"}
     code, said = command(system, factory, "resync", **spot)
     assert code == 0, said

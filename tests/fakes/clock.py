@@ -81,3 +81,13 @@ class FakeSignal:
         if not self.steps:
             raise Done
         self.steps.popleft()()
+
+
+class ManualTime:
+    """A monotonic clock, as a function, that a test moves."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return self.now

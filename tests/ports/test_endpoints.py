@@ -32,25 +32,16 @@ from listener.infrastructure.blockchain.source import RpcChainSource
 from listener.infrastructure.blockchain.venues import BondingCurve
 from tests.fakes.build import CHAIN_ID, FACTORY, created, swap, token
 from tests.fakes.chain import LocalChain
+from tests.fakes.clock import ManualTime
 from tests.fakes.node import DECIMALS, FakeNode, Json, Raw, serving
 
 FIRST, SECOND, THIRD = "127.0.0.1 #1", "127.0.0.1 #2", "127.0.0.1 #3"
 
 
-class Time:
-    """A clock that a test moves."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        """Seconds."""
-        return self.now
-
-
 @pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+def time(monkeypatch: pytest.MonkeyPatch) -> ManualTime:
     """The breakers' clock."""
-    clock = Time()
+    clock = ManualTime()
     monkeypatch.setattr("circuitbreaker.monotonic", clock)
     return clock
 
@@ -99,7 +90,7 @@ def chain_of_trades() -> LocalChain:
 
 
 @pytest.fixture
-async def group_of(time: Time) -> AsyncIterator[Callable[..., Any]]:  # noqa: ARG001 - the breakers' clock
+async def group_of(time: ManualTime) -> AsyncIterator[Callable[..., Any]]:  # noqa: ARG001 - the breakers' clock
     """Makes a group of so many nodes."""
     async with AsyncExitStack() as stack:
 
@@ -187,7 +178,7 @@ async def test_urls_are_not_told(two: Group) -> None:
     assert "secret-key" not in " ".join(told)
 
 
-async def test_answers_of_several_nodes_are_not_mixed(two: Group, time: Time) -> None:
+async def test_answers_of_several_nodes_are_not_mixed(two: Group, time: ManualTime) -> None:
     """One failure, and the fallback is asked until the first one had its rest; no going to and fro."""
     await two.source.tip()
     limited_once = Raw(b"hiccup", 500)
@@ -204,7 +195,7 @@ async def test_answers_of_several_nodes_are_not_mixed(two: Group, time: Time) ->
     assert two.endpoints.host == FIRST
 
 
-async def test_a_rest_grows_while_an_endpoint_stays_away(two: Group, time: Time) -> None:
+async def test_a_rest_grows_while_an_endpoint_stays_away(two: Group, time: ManualTime) -> None:
     """It is tried more and more rarely, at least every five minutes, and begins anew once it works."""
     away(two.nodes[0])
     rests = []
@@ -225,7 +216,7 @@ async def test_a_rest_grows_while_an_endpoint_stays_away(two: Group, time: Time)
     ("headers", "rest_s"), [({"Retry-After": "40"}, 40), ({}, LIMITED_S), ({"Retry-After": "0"}, 1)]
 )
 async def test_a_rate_limit_is_honoured(
-    two: Group, time: Time, headers: dict[str, str], rest_s: float
+    two: Group, time: ManualTime, headers: dict[str, str], rest_s: float
 ) -> None:
     """HTTP 429 rests an endpoint at once, for as long as it says."""
     limited(two.nodes[0], headers)
@@ -331,7 +322,7 @@ async def test_when_nobody_answers_the_first_ones_error_is_told(two: Group) -> N
     assert two.requests() == [0, 0]
 
 
-async def test_calls_are_bounded(two: Group, time: Time) -> None:
+async def test_calls_are_bounded(two: Group, time: ManualTime) -> None:
     """No retry storm: while all are away, each is asked a few times, then once for each rest."""
     for node in two.nodes:
         away(node)
@@ -357,7 +348,7 @@ async def test_a_wrong_chain_id_of_the_first_is_fatal(two: Group) -> None:
     assert {method for method, _ in two.nodes[0].asked} <= {"eth_chainId", "eth_getBlockByNumber"}
 
 
-async def test_a_wrong_chain_id_of_a_fallback_is_skipped_loudly(two: Group, time: Time) -> None:
+async def test_a_wrong_chain_id_of_a_fallback_is_skipped_loudly(two: Group, time: ManualTime) -> None:
     """It is never believed, not for one call, and everybody is told."""
     two.nodes[1].chain = LocalChain(chain_id=5)
     await two.source.tip()
@@ -384,7 +375,9 @@ async def test_another_genesis_is_another_chain(two: Group) -> None:
     assert "serves another chain" in two.endpoints.health()[SECOND]
 
 
-async def test_an_endpoint_that_comes_back_as_another_chain_is_not_believed(two: Group, time: Time) -> None:
+async def test_an_endpoint_that_comes_back_as_another_chain_is_not_believed(
+    two: Group, time: ManualTime
+) -> None:
     """After each failure it has to show its chain again."""
     await two.source.tip()
     away(two.nodes[0], 1)
@@ -404,7 +397,7 @@ async def test_an_endpoint_that_cannot_show_its_chain_is_not_asked(two: Group, a
     assert two.endpoints.host == SECOND
 
 
-async def test_rests_are_told_once(two: Group, time: Time) -> None:
+async def test_rests_are_told_once(two: Group, time: ManualTime) -> None:
     """When it begins, and when the endpoint works again; not for each try in between."""
     away(two.nodes[0])
     for _ in range(3):
@@ -454,7 +447,7 @@ async def test_one_alone_is_asked_once_for_each_call(one: Group) -> None:
     assert one.told.lines == []
 
 
-async def test_one_alone_that_is_away_is_left_alone(one: Group, time: Time) -> None:
+async def test_one_alone_that_is_away_is_left_alone(one: Group, time: ManualTime) -> None:
     """After so many failures the error comes at once; then one call tries again."""
     away(one.nodes[0])
     for _ in range(FAILURES + 5):
@@ -468,7 +461,7 @@ async def test_one_alone_that_is_away_is_left_alone(one: Group, time: Time) -> N
     assert one.endpoints.health() == {"127.0.0.1": "ok"}
 
 
-async def test_one_alone_is_limited_as_it_says(one: Group, time: Time) -> None:
+async def test_one_alone_is_limited_as_it_says(one: Group, time: ManualTime) -> None:
     """Its own error first; until it may be asked again, the refusal at once."""
     limited(one.nodes[0], {"Retry-After": "30"})
     with pytest.raises(NodeLimited):

@@ -6,30 +6,21 @@ import pytest
 
 from listener.application.errors import NodeUnavailable, StoreMisused, StoreUnavailable
 from listener.infrastructure.breaker import Breaker
+from tests.fakes.clock import ManualTime
 
 RECOVERY_S = 10.0
 
 
-class Time:
-    """A clock that a test moves."""
-
-    now = 1000.0
-
-    def __call__(self) -> float:
-        """Seconds."""
-        return self.now
-
-
 @pytest.fixture
-def time(monkeypatch: pytest.MonkeyPatch) -> Time:
+def time(monkeypatch: pytest.MonkeyPatch) -> ManualTime:
     """The breaker's clock."""
-    clock = Time()
+    clock = ManualTime()
     monkeypatch.setattr("circuitbreaker.monotonic", clock)
     return clock
 
 
 @pytest.fixture
-def breaker(time: Time) -> Breaker:  # noqa: ARG001 - it reads this clock
+def breaker(time: ManualTime) -> Breaker:  # noqa: ARG001 - it reads this clock
     """Opens after three failures, for ten seconds."""
     return Breaker(
         "redis",
@@ -81,7 +72,9 @@ async def test_a_service_that_works_is_asked(breaker: Breaker, service: Service)
     assert (state(breaker), breaker.open_for_s, breaker.last_failure) == ("closed", 0, None)
 
 
-async def test_after_so_many_failures_nobody_asks(breaker: Breaker, service: Service, time: Time) -> None:
+async def test_after_so_many_failures_nobody_asks(
+    breaker: Breaker, service: Service, time: ManualTime
+) -> None:
     """The refusal comes at once, does not reach the service, and says why and how long."""
     await fail(breaker, service, 2)
     assert state(breaker) == "closed"
@@ -102,7 +95,7 @@ async def test_failures_count_in_a_row_only(breaker: Breaker, service: Service) 
     assert state(breaker) == "closed"
 
 
-async def test_it_recovers_by_one_call(breaker: Breaker, service: Service, time: Time) -> None:
+async def test_it_recovers_by_one_call(breaker: Breaker, service: Service, time: ManualTime) -> None:
     """After its time one call goes through; if it succeeds, all do."""
     await fail(breaker, service, 3)
     time.now += RECOVERY_S
@@ -115,7 +108,7 @@ async def test_it_recovers_by_one_call(breaker: Breaker, service: Service, time:
 
 
 async def test_a_trial_that_fails_opens_it_for_as_long(
-    breaker: Breaker, service: Service, time: Time
+    breaker: Breaker, service: Service, time: ManualTime
 ) -> None:
     """One failure is enough then."""
     await fail(breaker, service, 3)
@@ -125,7 +118,7 @@ async def test_a_trial_that_fails_opens_it_for_as_long(
         assert (state(breaker), breaker.open_for_s) == ("open", RECOVERY_S)
 
 
-async def test_one_trial_at_a_time(breaker: Breaker, service: Service, time: Time) -> None:
+async def test_one_trial_at_a_time(breaker: Breaker, service: Service, time: ManualTime) -> None:
     """While the outcome of the trial is not known, the others are refused."""
     await fail(breaker, service, 3)
     time.now += RECOVERY_S
@@ -141,7 +134,7 @@ async def test_one_trial_at_a_time(breaker: Breaker, service: Service, time: Tim
     assert await breaker.run(service) == "answer"
 
 
-async def test_other_errors_are_answers(breaker: Breaker, service: Service, time: Time) -> None:
+async def test_other_errors_are_answers(breaker: Breaker, service: Service, time: ManualTime) -> None:
     """A service that refuses what is asked works."""
     service.error = StoreMisused("WRONGTYPE")
     for _ in range(10):
@@ -165,7 +158,7 @@ async def test_cancelled_calls_are_not_failures(breaker: Breaker) -> None:
     assert state(breaker) == "closed"
 
 
-async def test_a_cancelled_trial_is_made_again(breaker: Breaker, service: Service, time: Time) -> None:
+async def test_a_cancelled_trial_is_made_again(breaker: Breaker, service: Service, time: ManualTime) -> None:
     """It neither closes the breaker nor keeps the next one from trying."""
     await fail(breaker, service, 3)
     time.now += RECOVERY_S
@@ -177,7 +170,9 @@ async def test_a_cancelled_trial_is_made_again(breaker: Breaker, service: Servic
     assert state(breaker) == "open"
 
 
-async def test_it_can_be_opened_for_a_given_time(breaker: Breaker, service: Service, time: Time) -> None:
+async def test_it_can_be_opened_for_a_given_time(
+    breaker: Breaker, service: Service, time: ManualTime
+) -> None:
     """Where the service says how long; afterwards the usual rules hold again."""
     breaker.trip(StoreUnavailable("come again in a minute"), 60)
     assert (state(breaker), breaker.open_for_s) == ("open", 60)
@@ -204,7 +199,7 @@ async def test_what_began_before_does_not_close_it(breaker: Breaker) -> None:
     assert (state(breaker), breaker.open_for_s) == ("open", 60)
 
 
-async def test_late_failures_do_not_prolong_it(breaker: Breaker, service: Service, time: Time) -> None:
+async def test_late_failures_do_not_prolong_it(breaker: Breaker, service: Service, time: ManualTime) -> None:
     """Calls that began before it opened, and fail after, change nothing."""
     ready = asyncio.Event()
 
@@ -221,7 +216,7 @@ async def test_late_failures_do_not_prolong_it(breaker: Breaker, service: Servic
     assert breaker.open_for_s == 1
 
 
-async def test_the_refusal_is_what_was_asked_for(time: Time) -> None:  # noqa: ARG001 - the breaker's clock
+async def test_the_refusal_is_what_was_asked_for(time: ManualTime) -> None:  # noqa: ARG001 - the breaker's clock
     """Each service has its own kind of error."""
     breaker = Breaker(
         "node",

@@ -35,18 +35,6 @@ class Contested(FakeOutbox):
         await super().save(cursor, previous)
 
 
-def publisher_of(setting: Setting) -> Publisher:
-    """One publisher that is run more than once."""
-    return Publisher(
-        outbox=setting.outbox,
-        backend=setting.backend,
-        signal=setting.signal,
-        clock=setting.clock,
-        observer=setting.observer,
-        limits=setting.limits,
-    )
-
-
 @pytest.mark.parametrize("at", [1, 2, 3, 4])
 async def test_a_cursor_that_somebody_else_moved_ends_the_term(at: int) -> None:
     """Whichever save finds it: nothing is written over, and the next run goes on from what is stored."""
@@ -55,7 +43,7 @@ async def test_a_cursor_that_somebody_else_moved_ends_the_term(at: int) -> None:
     setting = Setting(outbox, rows=3)
     setting.trades(1, 1, 6)
     outbox.moved = Cursor(RowId(1, 2), RowId(1, 2)) if at < 3 else Cursor(RowId(1, 5), RowId(1, 5))
-    publisher = publisher_of(setting)
+    publisher = setting.publisher()
     with pytest.raises(Superseded):
         await publisher.run()
     assert outbox.saved[-1] == outbox.moved
@@ -87,7 +75,7 @@ async def test_a_cursor_that_moved_while_rows_were_missed_ends_the_term(at: int)
     setting.trades(1, 4, 6)
     outbox.at = at
     outbox.moved = Cursor(RowId(1, 4), RowId(1, 4))
-    publisher = publisher_of(setting)
+    publisher = setting.publisher()
     with pytest.raises(Superseded):
         await publisher.run()
     assert set(setting.sent) <= {("resync", 1, 1, 3)}
@@ -126,7 +114,7 @@ async def test_two_that_deliver_at_once_lose_nothing() -> None:
 
     async with asyncio.TaskGroup() as tasks:
         for _ in range(2):
-            tasks.create_task(deliver(publisher_of(setting)))
+            tasks.create_task(deliver(setting.publisher()))
     assert displaced
     assert setting.backend.items("trade_update") == [{"id": str(1_000 + n)} for n in range(1, 25)]
     assert await setting.outbox.cursor() == Cursor(RowId(1, 24), RowId(1, 24))

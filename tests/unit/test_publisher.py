@@ -44,9 +44,9 @@ class Setting:
         for seq in range(first, last + 1):
             self.outbox.add(epoch, seq, "trade_update", TRADE % (epoch * 1_000 + seq))
 
-    async def run(self) -> None:
-        """Run a new publisher until there is nothing left, or until it fails."""
-        publisher = Publisher(
+    def publisher(self) -> Publisher:
+        """A new publisher."""
+        return Publisher(
             outbox=self.outbox,
             backend=self.backend,
             signal=self.signal,
@@ -54,8 +54,11 @@ class Setting:
             observer=self.observer,
             limits=self.limits,
         )
+
+    async def run(self) -> None:
+        """Run a new publisher until there is nothing left, or until it fails."""
         with pytest.raises(Done):
-            await publisher.run()
+            await self.publisher().run()
 
     @property
     def sent(self) -> list[tuple[str, int, int, int]]:
