@@ -11,7 +11,7 @@ from listener.infrastructure.blockchain.endpoints import Endpoints, Notices
 from listener.infrastructure.blockchain.rpc import HttpRpc
 from listener.infrastructure.blockchain.source import RpcChainSource
 from listener.infrastructure.blockchain.venues import ALL
-from listener.infrastructure.blockchain.venues.venue import Decoder
+from listener.infrastructure.blockchain.venues.venue import Decoder, TradeLayout
 from listener.infrastructure.blockchain.witness import LogsWitness, ReceiptsWitness
 
 POLL_BESIDE_WEBSOCKET_S = 5.0
@@ -36,7 +36,9 @@ class Node:
         audit = settings.blockchain_audit_url
         second = HttpRpc(str(audit), timeout_s) if audit else None
         events = decoders()
-        source = RpcChainSource(endpoints, events, settings.bloom, second, settings.finality_tag)
+        source = RpcChainSource(
+            endpoints, events, settings.bloom, second, settings.finality_tag, layouts=layouts()
+        )
         witness = LogsWitness(second, events) if second else ReceiptsWitness(endpoints, events)
         return cls(endpoints, second, source, witness)
 
@@ -49,6 +51,11 @@ class Node:
     def health(self) -> dict[str, str]:
         """State of each endpoint, by host."""
         return dict(self.endpoints.health())
+
+
+def layouts() -> dict[str, TradeLayout]:
+    """Layouts of all venues' trades by topic 0."""
+    return {topic: layout for venue in ALL for topic, layout in venue.layouts.items()}
 
 
 def decoders() -> dict[str, Decoder]:

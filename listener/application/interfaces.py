@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from listener.application.history import History
 from listener.application.state import BlockUndo, ChangeSet, Head, MarketState, StreamState
 from listener.domain.entities import Candle, TokenInfo
 from listener.domain.facts import BlockFacts
@@ -48,8 +49,8 @@ class ChainSource(Protocol):
         """
         ...
 
-    async def facts_between(self, first: int, last: int) -> Sequence[BlockFacts]:
-        """Facts of final blocks, ascending: those with logs of ours, and in any case `first` and `last`.
+    async def history(self, first: int, last: int) -> History:
+        """Final blocks.
 
         Raises:
             RangeTooLarge: the node refuses so many blocks or logs at once.

@@ -3,6 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import islice, pairwise
 from typing import Final, Literal, NamedTuple
 
@@ -63,7 +64,7 @@ class Finality:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Rules:
     """The settings that give candles their meaning.
 
@@ -92,6 +93,15 @@ class Rules:
         """One-minute candles are the base of everything else."""
         if self.intervals[0] != ONE_MINUTE:
             raise ValueError("the first interval must be 1m")
+
+    @cached_property
+    def bases(self) -> tuple[int, ...]:
+        """For each interval but the first, the widest one before it whose candles fit into its own."""
+        return tuple(
+            max(place for place in range(index) if wide.ms % self.intervals[place].ms == 0)
+            for index, wide in enumerate(self.intervals)
+            if index
+        )
 
     def is_native(self, token: Address) -> bool:
         """Whether `token` stands for the chain's own coin."""
@@ -201,7 +211,10 @@ class ChangeSet:
     removed: dict[MarketId, Market] = field(default_factory=dict)
     graduated: dict[MarketId, Market] = field(default_factory=dict)
     records: dict[MarketId, Market] = field(default_factory=dict)
+    counted: int = 0
+    """How many trades were folded."""
     trades: list[Trade] = field(default_factory=list)
+    """Those of them that may be kept; without `live`, market by market."""
     dropped_trades: dict[MarketId, int] = field(default_factory=dict)
     trades_kept: dict[MarketId, int] = field(default_factory=dict)
     candles: list[CandleChange] = field(default_factory=list)

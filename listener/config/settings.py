@@ -113,7 +113,7 @@ class Settings(BaseSettings):
     stall_after_ms: int | None = Field(None, ge=0, le=86_400_000, examples=[120_000])
     lease_ms: int = Field(3_000, ge=2_000, le=60_000, examples=[3_000])
     history_requests: int = Field(4, ge=1, le=64, examples=[4])
-    batch_size: int = Field(10_000, ge=1, le=50_000, examples=[10_000])
+    batch_size: int = Field(40_000, ge=1, le=200_000, examples=[40_000])
     range_blocks: int = Field(1_000, ge=1, le=100_000, examples=[1_000])
     poll_interval_ms: int = Field(1_000, ge=10, le=600_000, examples=[1_000])
     processing_interval_ms: int = Field(100, ge=0, le=60_000, examples=[100])

@@ -23,10 +23,19 @@ MAX_DECIMALS = 255
 
 
 class Trade(NamedTuple):
-    """One exchange of base against quote. Amounts in base units."""
+    """One exchange of base against quote. Amounts and reserves in base units.
+
+    Prices are divided when they are asked for: of most trades of a long history nobody asks.
+
+    Attributes:
+        reserves: base and quote after the trade, where its event tells them.
+        exponent: power of ten that turns a ratio of base units into a ratio of whole tokens.
+        by_reserves: candles are made of the price after the trade, where it is known.
+    """
 
     market: MarketId
-    id: TradeId
+    block: int
+    log_index: int
     block_hash: str
     tx_hash: str
     timestamp: Timestamp
@@ -35,9 +44,50 @@ class Trade(NamedTuple):
     base: int
     quote: int
     fee: int | None
-    price: Price
-    execution_price: Price
-    spot_price: Price | None
+    reserves: tuple[int, int] | None
+    exponent: int
+    by_reserves: bool
+
+    @property
+    def id(self) -> TradeId:
+        """Its place on the chain."""
+        return TradeId(self.block, self.log_index)
+
+    @property
+    def execution_price(self) -> Price:
+        """What was paid for what was got."""
+        return ratio(self.quote, self.base, self.exponent)
+
+    @property
+    def spot_price(self) -> Price | None:
+        """The price after the trade; None where there are no reserves."""
+        if self.reserves is None or not all(self.reserves):
+            return None
+        return ratio(self.reserves[1], self.reserves[0], self.exponent)
+
+    @property
+    def price(self) -> Price:
+        """The price that candles are made of."""
+        spot = self.spot_price if self.by_reserves else None
+        return self.execution_price if spot is None else spot
+
+
+class MinuteFold(NamedTuple):
+    """Trades of one minute, folded, before their prices are divided: pairs of quote and base units."""
+
+    open_time: Timestamp
+    open: tuple[int, int]
+    high: tuple[int, int]
+    low: tuple[int, int]
+    close: tuple[int, int]
+    base: int
+    quote: int
+    bought_base: int
+    bought_quote: int
+    trades: int
+    buys: int
+    first: TradeId
+    last: TradeId
 
 
 class Candle(NamedTuple):
@@ -66,8 +116,7 @@ class Candle(NamedTuple):
     def of(cls, trades: Sequence[Trade], open_time: Timestamp) -> "Candle":
         """A candle of trades in their order: what merging candles of one each would give."""
         base = quote = bought_base = bought_quote = buys = 0
-        first, last = trades[0], trades[-1]
-        high = low = first.price
+        prices = [trade.price for trade in trades]
         for trade in trades:
             base += trade.base
             quote += trade.quote
@@ -75,25 +124,66 @@ class Candle(NamedTuple):
                 bought_base += trade.base
                 bought_quote += trade.quote
                 buys += 1
-            price = trade.price
-            if price > high:
-                high = price
-            elif price < low:
-                low = price
         return cls(
             open_time,
-            first.price,
-            high,
-            low,
-            last.price,
+            prices[0],
+            max(prices),
+            min(prices),
+            prices[-1],
             base,
             quote,
             bought_base,
             bought_quote,
             len(trades),
             buys,
-            first.id,
-            last.id,
+            trades[0].id,
+            trades[-1].id,
+        )
+
+    @classmethod
+    def of_fold(cls, fold: MinuteFold, exponent: int) -> "Candle":
+        """The candle of a minute's trades, given the power of ten between their tokens' units."""
+        open_, close = ratio(*fold.open, exponent), ratio(*fold.close, exponent)
+        known = {fold.open: open_, fold.close: close}
+        high = known.get(fold.high)
+        low = known.get(fold.low)
+        return cls(
+            fold.open_time,
+            open_,
+            ratio(*fold.high, exponent) if high is None else high,
+            ratio(*fold.low, exponent) if low is None else low,
+            close,
+            fold.base,
+            fold.quote,
+            fold.bought_base,
+            fold.bought_quote,
+            fold.trades,
+            fold.buys,
+            fold.first,
+            fold.last,
+        )
+
+    @classmethod
+    def joined(cls, candles: Sequence["Candle"], open_time: Timestamp) -> "Candle":
+        """A candle of others that follow each other: what merging them would give."""
+        first, last = candles[0], candles[-1]
+        if first is last:
+            return cls(open_time, *first[1:])
+        return cls(
+            open_time,
+            first.open,
+            max([candle.high for candle in candles]),
+            min([candle.low for candle in candles]),
+            last.close,
+            sum([candle.base for candle in candles]),
+            sum([candle.quote for candle in candles]),
+            sum([candle.bought_base for candle in candles]),
+            sum([candle.bought_quote for candle in candles]),
+            sum([candle.trades for candle in candles]),
+            sum([candle.buys for candle in candles]),
+            first.first,
+            last.last,
+            first.previous_close,
         )
 
     def merge(self, other: "Candle") -> "Candle":

@@ -17,7 +17,6 @@ from listener.domain.value_objects import (
     Interval,
     MarketId,
     Price,
-    TradeId,
 )
 
 ETHER: Final = 10**18
@@ -106,10 +105,11 @@ def trade(
     time: int = MONDAY_MS,
 ) -> Trade:
     """A trade of market 0."""
-    exact = Decimal(price)
+    reserves = Decimal(price).as_integer_ratio()[::-1]
     return Trade(
         token(0),
-        TradeId(number, log_index),
+        number,
+        log_index,
         digest(number, ""),
         digest(number, log_index),
         time,
@@ -118,9 +118,9 @@ def trade(
         base,
         quote,
         None,
-        exact,
-        exact,
-        None,
+        reserves,
+        exponent=0,
+        by_reserves=True,
     )
 
 

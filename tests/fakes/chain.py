@@ -5,11 +5,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from listener.application.errors import InvalidConfiguration, NodeBehind, RangeTooLarge
+from listener.application.history import History
 from listener.application.interfaces import ChainIdentity
 from listener.domain.entities import TokenInfo
 from listener.domain.facts import BlockFacts
 from listener.domain.value_objects import Address, BlockRef
 from tests.fakes.build import CHAIN_ID, MONDAY_MS, Maker, digest, token, token_info
+from tests.fakes.bulk import in_bulk
 
 BLOCK_MS = 12_000
 
@@ -128,8 +130,12 @@ class FakeChain:
                 return facts
         raise NodeBehind(f"block {block.hash} is not known")
 
+    async def history(self, first: int, last: int) -> History:
+        """See `ChainSource.history`."""
+        return in_bulk(await self.facts_between(first, last))
+
     async def facts_between(self, first: int, last: int) -> Sequence[BlockFacts]:
-        """See `ChainSource.facts_between`."""
+        """Facts of final blocks, ascending: those with logs of ours, and in any case `first` and `last`."""
         self._called("facts_between", first, last)
         if last - first + 1 > self.range_blocks:
             raise RangeTooLarge(f"{last - first + 1} blocks")

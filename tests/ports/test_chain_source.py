@@ -99,7 +99,7 @@ async def source(node: FakeNode) -> AsyncIterator[RpcChainSource]:
     """The real adapter on the node."""
     async with serving(node) as url:
         rpc = HttpRpc(url, 5)
-        yield RpcChainSource(rpc, BondingCurve.decoders)
+        yield RpcChainSource(rpc, BondingCurve.decoders, layouts=BondingCurve.layouts)
         await rpc.close()
 
 
@@ -114,7 +114,7 @@ async def bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
     node = FakeNode(chain)
     async with serving(node) as url:
         rpc = HttpRpc(url, 5)
-        yield Bench(chain, RpcChainSource(rpc, BondingCurve.decoders), node)
+        yield Bench(chain, RpcChainSource(rpc, BondingCurve.decoders, layouts=BondingCurve.layouts), node)
         await rpc.close()
 
 
@@ -173,13 +173,13 @@ async def test_a_lagging_node_says_so(bench: Bench) -> None:
     with pytest.raises(NodeBehind):
         await bench.source.facts(bench.chain.tip)
     with pytest.raises(NodeBehind):
-        await bench.source.facts_between(1, bench.chain.tip.number)
+        (await bench.source.history(1, bench.chain.tip.number)).facts()
 
 
 @pytest.mark.parametrize(("first", "last"), [(1, 7), (1, 1), (2, 2), (2, 3), (5, 7), (0, 4)])
 async def test_ranges_have_what_matters(bench: Bench, first: int, last: int) -> None:
     """Blocks with facts, ascending, and in any case the first and the last."""
-    found = await bench.source.facts_between(first, last)
+    found = (await bench.source.history(first, last)).facts()
     numbers = [facts.block.number for facts in found]
     expected = [f for f in bench.chain.blocks[first : last + 1] if f.facts or f.block.number in {first, last}]
     assert numbers == [facts.block.number for facts in expected]
@@ -212,7 +212,7 @@ EVERY_CALL: dict[str, Call] = {
     "tip": lambda source: source.tip(),
     "block": lambda source: source.block(1),
     "facts": lambda source: source.facts(chain_of_everything().blocks[1].block),
-    "facts_between": lambda source: source.facts_between(1, 7),
+    "history": lambda source: source.history(1, 7),
     "tokens": lambda source: source.tokens([TOKEN]),
     "deployment_block": lambda source: source.deployment_block(FACTORY),
 }
@@ -273,7 +273,7 @@ async def test_a_slow_node_is_given_up(node: FakeNode, call: Call) -> None:
         rpc = HttpRpc(url, 0.1)
         node.raw.append(Raw(b"{}", delay_s=1))
         with pytest.raises(Retryable, match=r"0\.1"):
-            await call(RpcChainSource(rpc, BondingCurve.decoders))
+            await call(RpcChainSource(rpc, BondingCurve.decoders, layouts=BondingCurve.layouts))
         await rpc.close()
 
 
@@ -284,7 +284,7 @@ async def test_a_node_that_is_away_is_retryable(call: Call) -> None:
         gone = url
     rpc = HttpRpc(gone + "v3/secret-key", 2)
     with pytest.raises(NodeUnavailable) as raised:
-        await call(RpcChainSource(rpc, BondingCurve.decoders))
+        await call(RpcChainSource(rpc, BondingCurve.decoders, layouts=BondingCurve.layouts))
     await rpc.close()
     assert "127.0.0.1" in str(raised.value)
     assert "secret-key" not in str(raised.value)
@@ -299,7 +299,7 @@ async def test_a_broken_transfer_is_retryable(node: FakeNode, source: RpcChainSo
         server = await asyncio.start_server(_half_an_answer, "127.0.0.1", 0)
         rpc = HttpRpc(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", 2)
         with pytest.raises(NodeUnavailable):
-            await RpcChainSource(rpc, BondingCurve.decoders).tip()
+            await RpcChainSource(rpc, BondingCurve.decoders, layouts=BondingCurve.layouts).tip()
         await rpc.close()
         server.close()
         await server.wait_closed()
@@ -345,7 +345,7 @@ async def test_a_huge_reply_is_not_kept(
     monkeypatch.setattr(rpc_module, "MAX_REPLY_BYTES", 100_000)
     node.raw.append(Raw(b'{"id":1,"result":[' + b" " * 300_000 + b"]}"))
     with pytest.raises(RangeTooLarge):
-        await source.facts_between(1, 2)
+        (await source.history(1, 2)).facts()
     assert await source.tip() == node.chain.tip
 
 
@@ -427,7 +427,7 @@ async def test_refused_ranges_are_told_apart(
     """Nodes word it freely: each of these asks for a smaller range, and says so."""
     node.spoil = failing("eth_getLogs", code, message)
     with pytest.raises(RangeTooLarge):
-        await source.facts_between(1, 7)
+        (await source.history(1, 7)).facts()
 
 
 @pytest.mark.parametrize("status", [400, 413])
@@ -442,7 +442,7 @@ async def test_refused_ranges_may_come_with_an_http_error(
     }
     node.raw.append(Raw(orjson.dumps(error), status))
     with pytest.raises(RangeTooLarge):
-        await source.facts_between(1, 7)
+        (await source.history(1, 7)).facts()
 
 
 RATE_LIMITS = [
@@ -562,7 +562,7 @@ async def test_other_refusals_are_neither(
     """Words that sound like a limit, and are none: no smaller range would help, nor a pause."""
     node.spoil = failing("eth_getLogs", -32000, message)
     with pytest.raises(kind) as raised:
-        await source.facts_between(1, 7)
+        (await source.history(1, 7)).facts()
     assert not isinstance(raised.value, NodeLimited | RangeTooLarge)
 
 
@@ -572,7 +572,7 @@ async def test_a_size_told_in_the_data_is_heard(node: FakeNode, source: RpcChain
     error = {"code": -32602, "message": "invalid params", "data": data}
     node.spoil = lambda method, _params, answer: {"error": error} if method == "eth_getLogs" else answer
     with pytest.raises(RangeTooLarge):
-        await source.facts_between(1, 7)
+        (await source.history(1, 7)).facts()
 
 
 @pytest.mark.parametrize(
@@ -584,9 +584,9 @@ async def test_a_range_that_takes_too_long_is_too_large(
     """For one block it is the node that is slow."""
     node.spoil = failing("eth_getLogs", -32000, message)
     with pytest.raises(RangeTooLarge):
-        await source.facts_between(1, 7)
+        (await source.history(1, 7)).facts()
     with pytest.raises(NodeSlow):
-        await source.facts_between(1, 1)
+        (await source.history(1, 1)).facts()
 
 
 @pytest.mark.parametrize(
@@ -605,7 +605,7 @@ async def test_a_missing_method_is_fatal(node: FakeNode, source: RpcChainSource)
     """A node without logs is not the node we need, and will not become it."""
     node.spoil = failing("eth_getLogs", -32601, "the method eth_getLogs does not exist/is not available")
     with pytest.raises(NodeUnsuitable, match="eth_getLogs"):
-        await source.facts_between(1, 2)
+        (await source.history(1, 2)).facts()
 
 
 @every_call
@@ -653,7 +653,7 @@ async def test_large_batches_are_split(node: FakeNode, source: RpcChainSource) -
     for _ in range(150):
         node.chain.mine(swap(0))
     node.requests = 0
-    found = await source.facts_between(1, node.chain.tip.number)
+    found = (await source.history(1, node.chain.tip.number)).facts()
     assert [facts.block.number for facts in found if facts.block.number > 7] == list(range(8, 158))
     assert node.requests == 1 + 2
 
@@ -704,7 +704,7 @@ async def test_logs_that_cannot_be_are_not_believed(
     with pytest.raises(Retryable):
         await source.facts(node.chain.blocks[1].block)
     with pytest.raises(Retryable):
-        await source.facts_between(1, 1)
+        (await source.history(1, 1)).facts()
 
 
 @pytest.mark.parametrize("name", INCONSISTENT)
@@ -722,9 +722,9 @@ async def test_logs_beyond_the_range_are_not_believed(node: FakeNode, source: Rp
     )
     node.spoil = logs_become(lambda _logs: honest["result"])
     with pytest.raises(InconsistentReply):
-        await source.facts_between(1, 3)
+        (await source.history(1, 3)).facts()
     with pytest.raises(InconsistentReply):
-        await source.facts_between(2, 4)
+        (await source.history(2, 4)).facts()
 
 
 async def test_logs_of_others_are_left_out(node: FakeNode, source: RpcChainSource) -> None:
@@ -805,7 +805,7 @@ async def test_numbers_other_than_asked_are_not_believed(node: FakeNode, source:
         {"result": other} if method == "eth_getBlockByNumber" else answer
     )
     with pytest.raises(InconsistentReply):
-        await source.facts_between(1, 1)
+        (await source.history(1, 1)).facts()
 
 
 async def test_a_block_of_another_number_is_not_believed(node: FakeNode, source: RpcChainSource) -> None:
@@ -975,7 +975,9 @@ async def looking(
     """A source with a policy, perhaps with a second node beside it."""
     async with serving(node) as url, serving(second or node) as other:
         rpc, another = HttpRpc(url, 5), HttpRpc(other, 5)
-        yield RpcChainSource(rpc, BondingCurve.decoders, bloom, another if second else None)
+        yield RpcChainSource(
+            rpc, BondingCurve.decoders, bloom, another if second else None, layouts=BondingCurve.layouts
+        )
         await rpc.close()
         await another.close()
 
@@ -1202,7 +1204,7 @@ async def test_a_range_truncated_silently_is_completed_by_blooms(node: FakeNode,
     """A strict source reads every header of a range, and finds the blocks whose logs were left out."""
     node.most_logs = cap
     async with looking(node, "strict") as source:
-        found = await source.facts_between(1, 7)
+        found = (await source.history(1, 7)).facts()
     expected = [facts for facts in node.chain.blocks[1:8] if facts.facts or facts.block.number in {1, 7}]
     assert len(found) == len(expected)
     assert all(same(one, other) for one, other in zip(found, expected, strict=True))
@@ -1215,7 +1217,7 @@ async def test_a_range_truncated_silently_is_completed_by_a_second_node(node: Fa
     for short, full in ((node, other), (other, node)):
         short.most_logs, full.most_logs = cap, 1_000
         async with looking(node, "lenient", other) as source:
-            found = await source.facts_between(1, 7)
+            found = (await source.history(1, 7)).facts()
         assert sum(len(facts.facts) for facts in found) == sum(len(b.facts) for b in node.chain.blocks[1:8])
 
 
@@ -1223,7 +1225,7 @@ async def test_a_range_without_a_second_opinion_is_believed(node: FakeNode) -> N
     """A lenient source takes one node's word for final blocks, and reads only the headers that it needs."""
     node.most_logs = 0
     async with looking(node, "lenient") as source:
-        assert [facts.block.number for facts in await source.facts_between(1, 7)] == [1, 7]
+        assert [facts.block.number for facts in (await source.history(1, 7)).facts()] == [1, 7]
     assert asked(node, "eth_getBlockByNumber") == 2
 
 
@@ -1233,7 +1235,7 @@ async def test_two_nodes_that_each_lack_something_are_not_believed(node: FakeNod
     node.lose, other.lose = LOST["the first"], LOST["the last"]
     async with looking(node, "lenient", other) as source:
         with pytest.raises(InconsistentReply):
-            await source.facts_between(1, 7)
+            (await source.history(1, 7)).facts()
 
 
 async def test_a_second_node_that_is_away_is_waited_for(node: FakeNode) -> None:
@@ -1242,10 +1244,10 @@ async def test_a_second_node_that_is_away_is_waited_for(node: FakeNode) -> None:
     async with looking(node, "lenient", other) as source:
         other.raw.append(Raw(b"", 503))
         with pytest.raises(NodeUnavailable, match="503"):
-            await source.facts_between(1, 7)
+            (await source.history(1, 7)).facts()
         other.spoil = failing("eth_getLogs", -32600, "block range too high")
         with pytest.raises(RangeTooLarge):
-            await source.facts_between(1, 7)
+            (await source.history(1, 7)).facts()
 
 
 @pytest.mark.parametrize("final", [0, 2, 7])
@@ -1313,12 +1315,12 @@ async def test_a_digest_stands_for_the_logs(node: FakeNode, source: RpcChainSour
 async def test_only_single_blocks_have_digests(node: FakeNode, source: RpcChainSource) -> None:
     """An empty block has one too; nobody compares those of history."""
     assert len((await source.facts(node.chain.blocks[2].block)).digest) == 16
-    assert {facts.digest for facts in await source.facts_between(1, 7)} == {""}
+    assert {facts.digest for facts in (await source.history(1, 7)).facts()} == {""}
 
 
 async def test_ranges_ask_for_our_events_only(node: FakeNode, source: RpcChainSource) -> None:
     """The node filters by topic 0 of all venues; addresses are not listed, markets are too many."""
-    await source.facts_between(1, 2)
+    (await source.history(1, 2)).facts()
     (wanted,) = next(params for method, params in node.asked if method == "eth_getLogs")
     assert set(wanted["topics"][0]) == set(BondingCurve.decoders)
     assert "address" not in wanted
@@ -1382,5 +1384,5 @@ async def test_every_exception_of_the_client_is_mapped(kind: type[Exception]) ->
     rpc = HttpRpc("http://127.0.0.1:1/", 1)
     rpc._session = BrokenSession(kind())  # type: ignore[assignment]
     with pytest.raises(NodeUnavailable):
-        await RpcChainSource(rpc, BondingCurve.decoders).tip()
+        await RpcChainSource(rpc, BondingCurve.decoders, layouts=BondingCurve.layouts).tip()
     await rpc.close()

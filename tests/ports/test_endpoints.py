@@ -69,7 +69,7 @@ class Group:
         self.nodes = nodes
         self.endpoints = endpoints
         self.told = told
-        self.source = RpcChainSource(endpoints, BondingCurve.decoders)
+        self.source = RpcChainSource(endpoints, BondingCurve.decoders, layouts=BondingCurve.layouts)
 
     def requests(self) -> list[int]:
         """Requests to each node since the last call."""
@@ -268,7 +268,7 @@ async def test_answers_are_not_failures(two: Group) -> None:
     two.nodes[0].spoil = failing("eth_getLogs", code=-32600, message="block range too high")
     for _ in range(FAILURES + 1):
         with pytest.raises(RangeTooLarge):
-            await two.source.facts_between(1, 4)
+            (await two.source.history(1, 4)).facts()
     error = {"code": -32603, "message": 'strconv.ParseUint: parsing "finalized": invalid syntax'}
     two.nodes[0].spoil = lambda _method, params, answer: (
         {"error": error} if params[:1] == ["finalized"] else answer
@@ -283,7 +283,7 @@ async def test_a_method_that_one_does_not_offer_is_asked_of_the_next(two: Group)
     """For everything else the first one stays the first."""
     missing = failing("eth_getBlockReceipts", "eth_getLogs", code=-32601, message="method not found")
     two.nodes[0].spoil = missing
-    assert (await two.source.facts_between(1, 4))[0].facts
+    assert ((await two.source.history(1, 4)).facts())[0].facts
     assert (await two.source.facts(two.chain.tip)).facts
     assert two.endpoints.health() == {FIRST: "ok", SECOND: "ok"}
     two.requests()
@@ -291,7 +291,7 @@ async def test_a_method_that_one_does_not_offer_is_asked_of_the_next(two: Group)
     assert two.requests() == [1, 0]
     two.nodes[1].spoil = missing
     with pytest.raises(NodeUnsuitable):
-        await two.source.facts_between(1, 4)
+        (await two.source.history(1, 4)).facts()
 
 
 async def test_a_range_that_takes_too_long_rests_nobody_for_it(group_of: Callable[..., Any]) -> None:
@@ -301,10 +301,10 @@ async def test_a_range_that_takes_too_long_rests_nobody_for_it(group_of: Callabl
     group.nodes[0].raw.append(Raw(b"{}", delay_s=3))
     group.nodes[1].raw.extend([None, Raw(b"{}", delay_s=3)])
     with pytest.raises(RangeTooLarge):
-        await group.source.facts_between(1, 4)
+        (await group.source.history(1, 4)).facts()
     assert group.endpoints.health() == {FIRST: "ok", SECOND: "ok"}
     group.nodes[0].raw.append(Raw(b"{}", delay_s=3))
-    assert await group.source.facts_between(1, 4)
+    assert (await group.source.history(1, 4)).facts()
     assert group.endpoints.host == SECOND
     assert "no answer" in group.endpoints.health()[FIRST]
 
@@ -479,11 +479,11 @@ async def test_slow_ranges_do_not_rest_one_alone(group_of: Callable[..., Any]) -
     group.nodes[0].raw.extend([Raw(b"{}", delay_s=0.5)] * 50)
     for _ in range(FAILURES + 1):
         with pytest.raises(RangeTooLarge):
-            await group.source.facts_between(1, 4)
+            (await group.source.history(1, 4)).facts()
     assert group.endpoints.health() == {"127.0.0.1": "ok"}
     for _ in range(FAILURES):
         with pytest.raises(NodeSlow):
-            await group.source.facts_between(1, 1)
+            (await group.source.history(1, 1)).facts()
     assert group.endpoints.health()["127.0.0.1"].startswith("open")
 
 

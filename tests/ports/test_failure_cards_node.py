@@ -15,7 +15,7 @@ from listener.infrastructure.blockchain.endpoints import Endpoints
 from listener.infrastructure.blockchain.heads import HintSlot, NewHeads
 from listener.infrastructure.blockchain.rpc import HttpRpc
 from listener.infrastructure.blockchain.source import RpcChainSource
-from listener.wiring import decoders
+from listener.wiring import decoders, layouts
 from tests.fakes.build import CHAIN_ID
 from tests.fakes.observer import RecordingObserver
 from tests.ports.cards import (
@@ -70,7 +70,9 @@ class Reader:
 
     def __init__(self, wire: Wire, chain: Chain) -> None:
         self._rpc = HttpRpc(f"http://127.0.0.1:{wire.port}", IMPATIENT_S)
-        self.source = RpcChainSource(Endpoints([self._rpc], CHAIN_ID, failures=1_000), decoders())
+        self.source = RpcChainSource(
+            Endpoints([self._rpc], CHAIN_ID, failures=1_000), decoders(), layouts=layouts()
+        )
         self._factory = parse_address(chain.launchpad.factory.address)
         self._token = Address(chain.curve.token)
         self._known: BlockRef | None = None
@@ -90,7 +92,7 @@ class Reader:
             source.finalized(),
             source.block(2),
             source.facts(self._known),
-            source.facts_between(1, 4),
+            source.history(1, 4),
             source.tokens([self._token]),
             source.deployment_block(self._factory),
         ]
@@ -134,7 +136,7 @@ async def test_every_call_fails_in_time_and_works_again(wire: Wire, reader: Read
 async def test_half_of_several_answers_is_none(wire: Wire, reader: Reader, card: Card) -> None:
     """A call that asks twice fails in its second question as in its first."""
     source = reader.source
-    for call in (source.identity, lambda: source.facts_between(1, 4)):
+    for call in (source.identity, lambda: source.history(1, 4)):
         right = await call()
         (ended,) = await suffer(wire, card, [call()], after=1)
         assert isinstance(ended, expected(card, NodeUnavailable, RangeTooLarge)), ended

@@ -71,7 +71,7 @@ async def bench(request: pytest.FixtureRequest, node: FakeNode) -> AsyncIterator
     kind = LogsWitness if request.param == "logs" else ReceiptsWitness
     async with serving(node) as url:
         rpc = HttpRpc(url, 5)
-        source = RpcChainSource(rpc, BondingCurve.decoders, "off")
+        source = RpcChainSource(rpc, BondingCurve.decoders, "off", layouts=BondingCurve.layouts)
         yield Bench(node, kind(rpc, BondingCurve.decoders), source)
         await rpc.close()
 
@@ -317,7 +317,7 @@ async def real(anvil: str) -> AsyncIterator[HttpRpc]:
 
 async def test_a_real_nodes_bloom_is_what_its_receipts_say(real: HttpRpc) -> None:
     """Of a block with transactions; and what we work out of the logs is the same."""
-    source = RpcChainSource(real, BondingCurve.decoders, "strict")
+    source = RpcChainSource(real, BondingCurve.decoders, "strict", layouts=BondingCurve.layouts)
     tip = await source.tip()
     seen: dict[int, int] = {}
     for number in range(1, tip.number + 1):
@@ -333,21 +333,21 @@ async def test_a_real_nodes_bloom_is_what_its_receipts_say(real: HttpRpc) -> Non
 @pytest.mark.parametrize("bloom", ["strict", "lenient"])
 async def test_all_accounts_of_a_real_node_agree(real: HttpRpc, bloom: BloomPolicy) -> None:
     """By hash, by range, by receipts and by logs: the same facts, the same digests."""
-    source = RpcChainSource(real, BondingCurve.decoders, bloom)
+    source = RpcChainSource(real, BondingCurve.decoders, bloom, layouts=BondingCurve.layouts)
     tip = await source.tip()
     blocks = [await source.block(number) for number in range(1, tip.number + 1)]
     found = [await source.facts(block) for block in blocks]
     assert [fact.source for fact in found[0].facts if isinstance(fact, Swapped | Malformed)]
     assert list(await ReceiptsWitness(real, BondingCurve.decoders).facts(blocks)) == found
     assert list(await LogsWitness(real, BondingCurve.decoders).facts(blocks)) == found
-    between = await source.facts_between(1, tip.number)
+    between = (await source.history(1, tip.number)).facts()
     expected = [facts for facts in found if facts.facts or facts.block in {blocks[0], blocks[-1]}]
     assert list(between) == [facts._replace(digest="") for facts in expected]
 
 
 async def test_a_real_node_has_a_finalized_block(real: HttpRpc) -> None:
     """Two blocks below the tip, with one slot to an epoch."""
-    source = RpcChainSource(real, BondingCurve.decoders)
+    source = RpcChainSource(real, BondingCurve.decoders, layouts=BondingCurve.layouts)
     final = await source.finalized()
     assert final is not None
     assert final.number == (await source.tip()).number - 2
@@ -355,7 +355,7 @@ async def test_a_real_node_has_a_finalized_block(real: HttpRpc) -> None:
 
 async def test_what_a_real_node_forked_away_is_not_there(real: HttpRpc) -> None:
     """Neither witness says anything of an orphan."""
-    source = RpcChainSource(real, BondingCurve.decoders)
+    source = RpcChainSource(real, BondingCurve.decoders, layouts=BondingCurve.layouts)
     orphan = await source.tip()
     await real.call("anvil_reorg", (1, []), type(None))
     for witness in (ReceiptsWitness(real, BondingCurve.decoders), LogsWitness(real, BondingCurve.decoders)):

@@ -17,7 +17,7 @@ from listener.infrastructure.blockchain.heads import HintSlot
 from listener.infrastructure.blockchain.source import RpcChainSource
 from listener.infrastructure.blockchain.witness import LogsWitness, ReceiptsWitness
 from listener.infrastructure.clock import LocalSignal
-from listener.wiring import decoders
+from listener.wiring import decoders, layouts
 from tests.fakes.build import CHAIN_ID
 from tests.simulation.backend import BackendLink
 from tests.simulation.loop import Process
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 DECODERS = decoders()
+LAYOUTS = layouts()
 
 
 class SimClock:
@@ -116,7 +117,7 @@ class Instance:
         self.hints = HintSlot(self._plan.limits.poll_s)
         self._subscribe()
         rpc = SimRpc(process, world)
-        self._chain = RpcChainSource(rpc, DECODERS, self._plan.bloom)
+        self._chain = RpcChainSource(rpc, DECODERS, self._plan.bloom, layouts=LAYOUTS)
         self._witness = (LogsWitness if self._plan.second else ReceiptsWitness)(rpc, DECODERS)
         self._store = cast("MarketStore", StoreLink(process, world, world.store.market))
         self._lease = LeaseLink(process, world)

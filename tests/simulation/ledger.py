@@ -8,7 +8,7 @@ from typing import Final
 from listener.application.state import Rules
 from listener.domain.entities import Candle, Market, MarketStats, Trade
 from listener.domain.facts import BlockFacts, Graduated, Malformed, MarketAnnounced, Swapped
-from listener.domain.value_objects import BlockRef, Interval, MarketId, Timestamp, TradeId
+from listener.domain.value_objects import BlockRef, Interval, MarketId, Timestamp
 from tests.fakes.brute import changed_minute, day_of, figures_of, series_of
 from tests.fakes.build import FACTORY
 from tests.simulation.timeline import Timeline
@@ -121,11 +121,14 @@ class Ledger:
         spot = None
         if swap.reserves and swap.reserves[0] and swap.reserves[1]:
             spot = _price(swap.reserves[1], swap.reserves[0], market)
-        price = spot if spot is not None and self._rules.price_mode == "spot" else execution
-        return Trade(
-            market.id, TradeId(block.number, swap.log_index), block.hash, swap.tx_hash, block.timestamp,
-            swap.is_buy, swap.trader, swap.base, swap.quote, swap.fee, price, execution, spot,
+        trade = Trade(
+            market.id, block.number, swap.log_index, block.hash, swap.tx_hash, block.timestamp,
+            swap.is_buy, swap.trader, swap.base, swap.quote, swap.fee, swap.reserves,
+            market.price_exponent, self._rules.price_mode == "spot",
         )  # fmt: skip
+        price = spot if spot is not None and self._rules.price_mode == "spot" else execution
+        assert (trade.price, trade.execution_price, trade.spot_price) == (price, execution, spot)
+        return trade
 
 
 def _price(quote: int, base: int, market: Market) -> Decimal:

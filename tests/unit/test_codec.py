@@ -108,11 +108,12 @@ def test_a_candle_looks_as_documented() -> None:
     )
 
 
-def trade(fee: int | None, spot: Decimal | None) -> Trade:
+def trade(fee: int | None, reserves: tuple[int, int] | None, *, by_reserves: bool = False) -> Trade:
     """A sale of 2 for 3."""
     return Trade(
         token(0),
-        TradeId(5, 1),
+        5,
+        1,
         digest("b"),
         digest("t"),
         MONDAY_MS,
@@ -121,21 +122,34 @@ def trade(fee: int | None, spot: Decimal | None) -> Trade:
         2 * 10**18,
         3 * 10**18,
         fee,
-        Decimal("1.5"),
-        Decimal("1.50"),
-        spot,
+        reserves,
+        0,
+        by_reserves,
     )
 
 
 def test_a_trade_looks_as_documented() -> None:
     """Every field of the contract, in plain notation; what is not known is left out."""
-    whole = orjson.loads(encode_trade(trade(10**15, Decimal("1E+1")), market()))
+    whole = orjson.loads(encode_trade(trade(10**15, (10**18, 10**19)), market()))
     place = {"t": MONDAY_MS, "b": 5, "bh": digest("b"), "li": 1, "tx": digest("t")}
     prices = {"p": "1.5", "xp": "1.5", "sp": "10"}
     amounts = {"v": "2", "q": "3", "fee": "0.001"}
     who = {"id": "5-1", "s": token(0), "side": "sell", "trader": TRADER}
     assert whole == who | place | prices | amounts
-    assert whole.keys() - orjson.loads(encode_trade(trade(None, None), market())).keys() == {"sp", "fee"}
+    for unknown in (None, (0, 10**18), (10**18, 0)):
+        assert whole.keys() - orjson.loads(encode_trade(trade(None, unknown), market())).keys() == {
+            "sp",
+            "fee",
+        }
+
+
+def test_a_trades_price_may_be_the_one_after_it() -> None:
+    """Where reserves tell it; else it is what was paid."""
+    found = [
+        orjson.loads(encode_trade(trade(None, reserves, by_reserves=True), market()))
+        for reserves in ((10**18, 10**19), None)
+    ]
+    assert [(told["p"], told["xp"]) for told in found] == [("10", "1.5"), ("1.5", "1.5")]
 
 
 @given(candles, prices)

@@ -191,7 +191,7 @@ class Node(FakeChain):
         self.sizes: list[int] = []
 
     async def facts_between(self, first: int, last: int) -> Sequence[BlockFacts]:
-        """See `ChainSource.facts_between`."""
+        """See `FakeChain.facts_between`."""
         self.under_way += 1
         self.most = max(self.most, self.under_way)
         try:
@@ -218,7 +218,7 @@ def chain_of(blocks: int) -> LocalChain:
 
 async def ranges(fetcher: Fetcher, first: int, last: int) -> list[Sequence[BlockFacts]]:
     """All ranges."""
-    return [blocks async for blocks in fetcher.ranges(first, last)]
+    return [history.facts() async for history in fetcher.ranges(first, last)]
 
 
 @given(st.integers(1, 60), st.integers(0, 60), st.integers(1, 20), st.integers(1, 20), st.integers(1, 4))
@@ -273,7 +273,7 @@ class Dense(Node):
     facts_per_block = 1
 
     async def facts_between(self, first: int, last: int) -> Sequence[BlockFacts]:
-        """See `ChainSource.facts_between`."""
+        """See `FakeChain.facts_between`."""
         await super().facts_between(first, last)
         fact = self.chain.blocks[1].facts[0]
         return [
@@ -307,7 +307,7 @@ class Torn(Node):
     """The upper half of a range that was too large comes from another branch."""
 
     async def facts_between(self, first: int, last: int) -> Sequence[BlockFacts]:
-        """See `ChainSource.facts_between`."""
+        """See `FakeChain.facts_between`."""
         facts = await super().facts_between(first, last)
         if first == 5:
             self.chain.fork(6)

@@ -39,6 +39,7 @@ from listener.application.services.follower import (
     Follower,
     FollowerLimits,
 )
+from listener.application.services.loading import Runs
 from listener.application.state import ChangeSet, Finality, Head, Rules
 from listener.domain.facts import BlockFacts
 from listener.domain.value_objects import DAY_MS, MINUTE_MS, BlockRef
@@ -268,7 +269,7 @@ async def test_old_blocks_come_by_ranges_then_one_by_one(world: World) -> None:
     assert rows[0][1] == "resync"
     assert min(data["b"] for _, event, data in rows if event == "trade_update") == 16
     await check(world)
-    assert [number for number, _, _ in world.observer.progressed] == [7, 14, 15]
+    assert [number for number, _, _ in world.observer.progressed] == [15]
 
 
 async def test_history_is_what_single_blocks_would_give(world: World) -> None:
@@ -299,7 +300,7 @@ async def test_commits_of_history_are_bounded(world: World) -> None:
     await world.run()
     history = [changes for changes in world.observer.commits if not changes.live]
     assert len(history) > 4
-    assert all(len(changes.trades) <= 5 for changes in history)
+    assert all(changes.counted <= 5 for changes in history)
     await check(world)
 
 
@@ -838,7 +839,7 @@ class AuditedNode(FakeChain):
         return self.account(await super().facts(block))
 
     async def facts_between(self, first: int, last: int) -> list[BlockFacts]:
-        """See `ChainSource.facts_between`."""
+        """See `FakeChain.facts_between`."""
         found = await super().facts_between(first, last)
         return [self.account(facts)._replace(digest="") for facts in found]
 
@@ -1608,8 +1609,8 @@ async def test_a_node_of_two_minds_shows_no_reorg_too_deep(world: World) -> None
 
 
 def test_runs_of_nothing_are_nothing() -> None:
-    """A range without blocks is committed by nobody."""
-    assert list(follower._runs([], 5)) == []
+    """Where nothing was fetched, nothing is committed."""
+    assert list(Runs(5).rest()) == []
 
 
 def test_a_limit_says_when_to_come_again() -> None:

@@ -2,16 +2,18 @@
 
 import copy
 from collections import deque
+from collections.abc import Sequence
 from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.application.state import ChangeSet, Finality, MarketState, Rules, Written
+from listener.application.state import CandleChange, ChangeSet, Finality, MarketState, Rules, Written
 from listener.application.use_cases.process_block import (
     HISTORY_REASON,
-    fold_trades,
+    fold_minutes,
+    minutes_of,
     next_due,
     process_blocks,
 )
@@ -76,6 +78,13 @@ def trades_over_time(draw: st.DrawFn) -> list[Trade]:
                 )
             )
     return made
+
+
+def fold_trades(
+    state: MarketState, trades: Sequence[Trade], by: Rules
+) -> tuple[MarketState, list[CandleChange]]:
+    """Trades folded into a market's candles."""
+    return fold_minutes(state, minutes_of(trades), by)
 
 
 @given(trades_over_time())

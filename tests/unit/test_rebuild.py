@@ -589,7 +589,7 @@ async def test_one_market_is_loaded_alone(world: World) -> None:
     assert set(world.generations.beside.markets) == {token(1)}
     sources = {
         fact.source
-        for part in (await one.facts_between(1, 10), [await one.facts(world.chain.tip)])
+        for part in ((await one.history(1, 10)).facts(), [await one.facts(world.chain.tip)])
         for block in part
         for fact in block.facts
         if hasattr(fact, "source") and not hasattr(fact, "announcer")

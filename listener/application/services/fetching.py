@@ -2,12 +2,13 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar
 
 from listener.application.errors import InconsistentReply, RangeTooLarge
+from listener.application.history import History
 from listener.application.interfaces import ChainSource
 from listener.domain.facts import BlockFacts
 
@@ -41,8 +42,8 @@ class Fetcher:
         self._limits = limits
         self._blocks = min(FIRST_BLOCKS, limits.range_blocks)
 
-    def ranges(self, first: int, last: int) -> AsyncGenerator[Sequence[BlockFacts]]:
-        """Facts of final blocks in ascending ranges; see `ChainSource.facts_between`."""
+    def ranges(self, first: int, last: int) -> AsyncGenerator[History]:
+        """Final blocks in ascending ranges; see `ChainSource.history`."""
         return in_order(self._range_jobs(first, last), self._limits.requests)
 
     def blocks(self, first: int, last: int) -> AsyncGenerator[BlockFacts]:
@@ -50,7 +51,7 @@ class Fetcher:
         jobs = (partial(self._block, number) for number in range(first, last + 1))
         return in_order(jobs, self._limits.requests)
 
-    def _range_jobs(self, first: int, last: int) -> Iterator[Job[Sequence[BlockFacts]]]:
+    def _range_jobs(self, first: int, last: int) -> Iterator[Job[History]]:
         while first <= last:
             start, end = first, min(last, first + self._blocks - 1)
             first = end + 1
@@ -59,10 +60,10 @@ class Fetcher:
     async def _block(self, number: int) -> BlockFacts:
         return await self._chain.facts(await self._chain.block(number))
 
-    async def _range(self, first: int, last: int) -> Sequence[BlockFacts]:
+    async def _range(self, first: int, last: int) -> History:
         """One range, in halves where the node refuses it for its size."""
         try:
-            facts = await self._chain.facts_between(first, last)
+            history = await self._chain.history(first, last)
         except RangeTooLarge:
             if first == last:
                 raise
@@ -70,11 +71,11 @@ class Fetcher:
             self._blocks = max(1, min(self._blocks, (last - first + 1) // 2))
             lower = await self._range(first, middle)
             upper = await self._range(middle + 1, last)
-            if upper[0].block.parent_hash != lower[-1].block.hash:
+            if upper.blocks[0].block.parent_hash != lower.blocks[-1].block.hash:
                 raise InconsistentReply(f"block {middle + 1} does not follow block {middle}") from None
-            return [*lower, *upper]
-        self._adapt(last - first + 1, sum(len(block.facts) for block in facts))
-        return facts
+            return History.of([lower, upper])
+        self._adapt(last - first + 1, history.size)
+        return history
 
     def _adapt(self, blocks: int, found: int) -> None:
         """Make the next ranges as large as fits what was found in this one; at most double."""

@@ -5,6 +5,7 @@ newest block relates to our head and does the one thing that follows: load histo
 roll back, or let time pass.
 """
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import aclosing
@@ -19,9 +20,11 @@ from listener.application.errors import (
     NodeBehind,
     OrphanedHead,
     ReorgTooDeep,
+    StoreUnavailable,
     Superseded,
     TornData,
 )
+from listener.application.history import History
 from listener.application.interfaces import (
     ChainSource,
     Clock,
@@ -33,6 +36,7 @@ from listener.application.interfaces import (
 )
 from listener.application.services.corrections import Corrections
 from listener.application.services.fetching import Fetcher, FetchLimits
+from listener.application.services.loading import Behind, Runs
 from listener.application.services.recovery import RESET_HINT, Recovery
 from listener.application.services.tip_watch import TipWatch
 from listener.application.state import (
@@ -46,11 +50,12 @@ from listener.application.state import (
 )
 from listener.application.use_cases.process_block import closed_by, process_blocks
 from listener.application.use_cases.refresh_stats import refresh
-from listener.application.use_cases.resolve_block import resolve_blocks, tokens_to_read
+from listener.application.use_cases.resolve_block import resolve_blocks, resolve_history, tokens_to_read
 from listener.application.use_cases.rollback import minutes_since, roll_back
 from listener.domain.chain import Extend, Gap, Reorg, Stale, relate
+from listener.domain.entities import TokenInfo
 from listener.domain.facts import BlockFacts
-from listener.domain.value_objects import MINUTE_MS, BlockRef, MarketId, Timestamp
+from listener.domain.value_objects import MINUTE_MS, Address, BlockRef, MarketId, Timestamp
 
 REFRESH_SLICE: Final = 200
 """Markets brought up to date by one refresh commit, so that it never delays a block for long."""
@@ -139,6 +144,8 @@ class Follower:
         self._state: StreamState | None = None
         self._markets: OrderedDict[MarketId, MarketState] = OrderedDict()
         self._corrections = Corrections()
+        self._runs = Runs(limits.commit_trades)
+        self._written = Behind()
         self._trades = 0
         self._passed_minute = -1
         self._hinted = False
@@ -278,19 +285,42 @@ class Follower:
             self._observer.synced(synced=False, number=self.state.head.number + 1)
             if self._audit_is_behind():
                 return await self._wait_for_audit()
-            async with aclosing(self._fetcher.ranges(self.state.head.number + 1, final)) as ranges:
-                async for blocks in ranges:
-                    if blocks[0].block.parent_hash != self.state.head.hash:
-                        return await self._roll_back(self.state.head.number - 1)
-                    for run in _runs(blocks, self._limits.commit_trades):
-                        await self._commit_history(run)
-                    self._observer.progress(self.state.head.number, tip.number, self._trades)
+            if not await self._load_history(final, tip):
+                return await self._roll_back(self.state.head.number - 1)
         async with aclosing(self._fetcher.blocks(self.state.head.number + 1, last)) as singles:
             async for facts in singles:
                 if facts.block.parent_hash != self.state.head.hash:
                     return await self._roll_back(self.state.head.number - 1)
                 await self._commit_live(facts)
         return None
+
+    async def _load_history(self, final: int, tip: BlockRef) -> bool:
+        """Commit final blocks by ranges, each run while the next one is folded; False: they are not ours.
+
+        While a run is written, the state here is ahead of the store. Nothing is told of it before it is
+        committed, and a commit that fails makes us forget it.
+        """
+        newest = self.state.head.hash
+        self._runs.clear()
+        try:
+            async with aclosing(self._fetcher.ranges(self.state.head.number + 1, final)) as ranges:
+                async for part in ranges:
+                    if part.blocks[0].block.parent_hash != newest:
+                        break
+                    newest = part.blocks[-1].block.hash
+                    for run in self._runs.add(part):
+                        await self._commit_history(run, tip)
+            for run in self._runs.rest():
+                await self._commit_history(run, tip)
+        except asyncio.CancelledError:
+            self._written.cancel()
+            await self._settle()
+            raise
+        except Exception:
+            await self._settle()
+            raise
+        await self._settle()
+        return newest == self.state.head.hash and self.state.head.number == final
 
     def _audit_is_behind(self) -> bool:
         """Whether blocks wait for a second look that they would lose to history, and it may still come.
@@ -343,13 +373,34 @@ class Follower:
             self.state.finalized = block.number if block else None
             self._finalized_at = now
 
-    async def _commit_history(self, blocks: list[BlockFacts]) -> None:
-        await self._process(blocks, live=False, undoable=False)
+    async def _commit_history(self, run: History, tip: BlockRef) -> None:
+        """Fold a run, wait until the one before it is committed, and begin to commit it."""
+        started = self._clock.monotonic()
+        tokens = await self._tokens(run.blocks)
+        resolved = resolve_history(self.state, run, tokens, self._rules)
+        markets = await self._load_ours(resolved.touched() - resolved.created.keys())
+        changes = process_blocks(self.state, markets, resolved, self._rules, live=False, undoable=False)
+        await self._settle()
+        self._recovery.used(changes.head.gen)
+        self._follow(changes)
+        await self._written.start(self._write(changes, tip, started))
+
+    async def _write(self, changes: ChangeSet, tip: BlockRef, started: float) -> None:
+        """Commit what is followed already."""
+        try:
+            await self._store.commit(changes)
+        except StoreUnavailable:
+            self._runs.failed()
+            raise
+        self._runs.succeeded()
+        self._trades += changes.counted
+        self._tell_committed(changes, started)
+        self._observer.progress(changes.head.number, tip.number, self._trades)
 
     async def _commit_live(self, facts: BlockFacts) -> None:
         await self._ask_finalized()
         right = self._corrections.of(facts.block) or facts
-        await self._process([right], live=self._tell, undoable=True)
+        await self._process(right)
 
     async def _undo_what_was_wrong(self) -> None:
         """Make the parent of a block that the audit has corrected the head again."""
@@ -363,16 +414,19 @@ class Follower:
                     await self._undo(parent.block)
                     break
 
-    async def _process(self, blocks: list[BlockFacts], *, live: bool, undoable: bool) -> None:
-        """Resolve, load, fold, commit."""
+    async def _process(self, facts: BlockFacts) -> None:
+        """Resolve, load, fold, commit one block that can be undone."""
         started = self._clock.monotonic()
-        wanted = tokens_to_read(self.state, blocks, self._rules)
-        tokens = await self._chain.tokens(wanted) if wanted else {}
-        resolved = resolve_blocks(self.state, blocks, tokens, self._rules)
+        tokens = await self._tokens([facts])
+        resolved = resolve_blocks(self.state, [facts], tokens, self._rules)
         markets = await self._load_ours(resolved.touched() - resolved.created.keys())
-        changes = process_blocks(self.state, markets, resolved, self._rules, live=live, undoable=undoable)
-        await self._commit(changes, started)
-        self._trades += len(changes.trades)
+        changes = process_blocks(self.state, markets, resolved, self._rules, live=self._tell, undoable=True)
+        await self._commit_and_follow(changes, started)
+        self._trades += changes.counted
+
+    async def _tokens(self, blocks: Sequence[BlockFacts]) -> Mapping[Address, TokenInfo]:
+        wanted = tokens_to_read(self.state, blocks, self._rules)
+        return await self._chain.tokens(wanted) if wanted else {}
 
     async def _roll_back(self, suspect: int) -> None:
         """Find the newest block that both chains have, and make it the head."""
@@ -407,7 +461,7 @@ class Follower:
             self._rules,
             live=self._tell,
         )
-        await self._commit(changes, started)
+        await self._commit_and_follow(changes, started)
 
     async def _too_deep(self, oldest: BlockRef) -> ListenerError:
         """What it means that the node's chain differs from ours at the oldest block that can be compared.
@@ -463,7 +517,7 @@ class Follower:
             due = await self._store.due(as_of, REFRESH_SLICE)
             changes = refresh(state, await self._load(due), as_of, closing, self._rules, live=self._tell)
             if changes is not None:
-                await self._commit(changes, started)
+                await self._commit_and_follow(changes, started)
             if len(due) < REFRESH_SLICE:
                 break
         self._passed_minute = as_of // MINUTE_MS
@@ -486,11 +540,25 @@ class Follower:
         known = {market: self._markets[market] for market in markets if market in self._markets}
         missing = [market for market in markets if market not in known]
         if missing:
+            await self._settle()
             known |= await self._store.load_markets(missing)
         return known
 
-    async def _commit(self, changes: ChangeSet, started: float) -> None:
-        """Commit, and follow what was committed.
+    async def _settle(self) -> None:
+        """Wait for the commit that is under way; where that fails, see `_commit`."""
+        try:
+            await self._written.settle()
+        except BaseException:
+            self.forget()
+            raise
+
+    async def _commit_and_follow(self, changes: ChangeSet, started: float) -> None:
+        changes.head = await self._commit(changes)
+        self._follow(changes)
+        self._tell_committed(changes, started)
+
+    async def _commit(self, changes: ChangeSet) -> Head:
+        """Commit.
 
         Where the answer is lost, the commit may have happened, or may still happen. Then nothing that we know
         is certain: the next `run` reads what is stored and raises `gen`, after which it cannot happen any
@@ -498,15 +566,12 @@ class Follower:
         """
         self._recovery.used(changes.head.gen)
         try:
-            head = await self._store.commit(changes)
+            return await self._store.commit(changes)
         except BaseException:
             self.forget()
             raise
-        self._committed(changes, head)
-        self._observer.committed(changes, self._clock.monotonic() - started)
 
-    def _committed(self, changes: ChangeSet, head: Head) -> None:
-        changes.head = head
+    def _follow(self, changes: ChangeSet) -> None:
         if self._rules.audit_blocks and not changes.reorg and (missed := self.state.missed_by_audit(changes)):
             self._observer.audit_missed(missed[0], missed[-1])
         self.state.apply(changes)
@@ -519,18 +584,7 @@ class Follower:
                 self._markets.move_to_end(market)
             while len(self._markets) > self._limits.cached_markets:
                 self._markets.popitem(last=False)
+
+    def _tell_committed(self, changes: ChangeSet, started: float) -> None:
         self._signal.notify()
-
-
-def _runs(blocks: Iterable[BlockFacts], most_trades: int) -> Iterable[list[BlockFacts]]:
-    """Contiguous runs of at most `most_trades` facts, or of one block."""
-    run: list[BlockFacts] = []
-    size = 0
-    for block in blocks:
-        if run and size + len(block.facts) > most_trades:
-            yield run
-            run, size = [], 0
-        run.append(block)
-        size += len(block.facts)
-    if run:
-        yield run
+        self._observer.committed(changes, self._clock.monotonic() - started)

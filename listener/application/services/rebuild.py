@@ -20,6 +20,7 @@ from listener.application.errors import (
     Superseded,
     TornData,
 )
+from listener.application.history import History
 from listener.application.interfaces import ChainSource, Clock, Contents, Generations, Observer
 from listener.application.services.follower import Follower
 from listener.application.services.supervisor import keep_running
@@ -212,9 +213,12 @@ class OneMarket:
         """See `ChainSource.facts`."""
         return self._only(await self._chain.facts(block))
 
-    async def facts_between(self, first: int, last: int) -> Sequence[BlockFacts]:
-        """See `ChainSource.facts_between`."""
-        return [self._only(facts) for facts in await self._chain.facts_between(first, last)]
+    async def history(self, first: int, last: int) -> History:
+        """See `ChainSource.history`. All trades one by one."""
+        history = await self._chain.history(first, last)
+        emitters = history.trades.emitters() if history.trades else ()
+        ours = {emitter for emitter in emitters if emitter.source == self._emitter}
+        return History([self._only(block) for block in history.with_swaps(ours)])
 
     def _only(self, block: BlockFacts) -> BlockFacts:
         return block._replace(facts=tuple(fact for fact in block.facts if self._concerns(fact)))

@@ -7,7 +7,9 @@ are loaded.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
+from typing import NamedTuple
 
+from listener.application.history import BulkFold
 from listener.application.state import (
     BlockUndo,
     CandleChange,
@@ -18,7 +20,7 @@ from listener.application.state import (
     Rules,
     StreamState,
 )
-from listener.application.use_cases.resolve_block import Resolved
+from listener.application.use_cases.resolve_block import ZERO_AMOUNT, Resolved
 from listener.domain.entities import Candle, Market, Trade
 from listener.domain.facts import Swapped
 from listener.domain.value_objects import (
@@ -29,12 +31,12 @@ from listener.domain.value_objects import (
     Interval,
     MarketId,
     Timestamp,
-    TradeId,
-    ratio,
 )
 
 HISTORY_REASON = "history was loaded"
 SWEEP_RETRY_MS = 60_000
+TRIM_EVERY = 16
+"""Candles of a series between two looks at its oldest ones."""
 
 
 def process_blocks(
@@ -65,15 +67,16 @@ def process_blocks(
     changes.closed = closed_by(state, block.timestamp, rules)
     final = state.final_timestamp if undoable else block.timestamp
     undo: list[MarketUndo] = []
+    folds = _bulk_folds(resolved, markets, rules)
     for market_id in sorted(resolved.touched()):
         created = resolved.created.get(market_id)
         before = MarketState.new(created, len(rules.intervals)) if created else markets[market_id]
         after = before
-        trades = [_trade(before.market, ref, swap, rules) for ref, swap in resolved.swaps.get(market_id, ())]
+        told = _told(before.market, resolved.swaps.get(market_id, ()), folds.get(market_id), rules)
         candles: list[CandleChange] = []
-        if trades:
-            after, candles = fold_trades(before, trades, rules)
-            changes.trims += trims(before, candles, final, rules)
+        if told.number:
+            after, candles = fold_minutes(before, told.minutes, rules)
+            changes.trims += trims(before, after, final, rules)
         record: Market | None = None
         if market_id in resolved.graduated:
             record = before.market
@@ -82,28 +85,31 @@ def process_blocks(
             changes.graduated[market_id] = graduated
         if created or record:
             changes.records[market_id] = after.market
-        if trades:
+        if told.number:
             after = after._replace(day=after.day.advance(changes.head.as_of))
-        changes.trades += trades
-        changes.candles += candles
-        changes.states[market_id] = after
-        if trades:
-            changes.trades_kept[market_id] = rules.trades_kept + _pending(state, market_id, trades, undoable)
+            changes.counted += told.number
+            changes.trades += told.newest
+            changes.candles += candles
+            changes.trades_kept[market_id] = rules.trades_kept + _pending(
+                state, market_id, told.number, undoable
+            )
             changes.stats[market_id] = after.stats()
             changes.due[market_id] = next_due(after, changes.head.as_of, rules)
-        undo.append(
-            MarketUndo(
-                market_id,
-                created is not None,
-                record,
-                len(trades),
-                before.last_price,
-                before.day.changed,
-                tuple((c.interval.name, c.open_time, c.before) for c in candles),
+        changes.states[market_id] = after
+        if undoable:
+            undo.append(
+                MarketUndo(
+                    market_id,
+                    created is not None,
+                    record,
+                    told.number,
+                    before.last_price,
+                    before.day.changed,
+                    tuple((c.interval.name, c.open_time, c.before) for c in candles),
+                )
             )
-        )
-    changes.trades.sort(key=lambda trade: trade.id)
     if undoable:
+        changes.trades.sort(key=lambda trade: trade.id)
         changes.undo = BlockUndo(block, state.head.as_of, tuple(undo), resolved.digest)
         changes.undo_dropped = state.no_longer_undoable(block, rules)
     else:
@@ -112,43 +118,75 @@ def process_blocks(
     return changes
 
 
-def fold_trades(
-    state: MarketState, trades: Sequence[Trade], rules: Rules
-) -> tuple[MarketState, list[CandleChange]]:
-    """Fold trades, in order, into a market's candles of every interval.
+class _Told(NamedTuple):
+    """A market's trades: their number, their minutes, and those that may be kept."""
 
-    Trades are folded into minutes once; every wider interval folds the minutes.
-    """
-    minutes = [
+    number: int
+    minutes: Sequence[Candle]
+    newest: Sequence[Trade]
+
+
+def _bulk_folds(
+    resolved: Resolved, markets: Mapping[MarketId, MarketState], rules: Rules
+) -> dict[MarketId, BulkFold]:
+    """What the trades in bulk come to; counts those without a price."""
+    if resolved.trades is None or not resolved.bulk:
+        return {}
+    counted = {emitter: markets[market_id].market for market_id, emitter in resolved.bulk.items()}
+    folds = resolved.trades.fold(counted, rules.trades_kept, rules.price_mode)
+    if zeros := sum(fold.zero_amounts for fold in folds.values()):
+        resolved.rejected[ZERO_AMOUNT] += zeros
+    return {counted[emitter].id: fold for emitter, fold in folds.items()}
+
+
+def _told(
+    market: Market, swaps: Iterable[tuple[BlockRef, Swapped]], fold: BulkFold | None, rules: Rules
+) -> _Told:
+    exponent = market.price_exponent
+    if fold is not None:
+        minutes = [Candle.of_fold(minute, exponent) for minute in fold.minutes]
+        return _Told(fold.trades, minutes, fold.newest)
+    trades = [_trade(market.id, exponent, ref, swap, rules) for ref, swap in swaps]
+    return _Told(len(trades), minutes_of(trades), trades)
+
+
+def minutes_of(trades: Sequence[Trade]) -> list[Candle]:
+    """Trades, in order, folded by the minute."""
+    return [
         Candle.of(list(bucket), open_time)
         for open_time, bucket in groupby(trades, lambda trade: ONE_MINUTE.open_time(trade.timestamp))
     ]
+
+
+def fold_minutes(
+    state: MarketState, minutes: Sequence[Candle], rules: Rules
+) -> tuple[MarketState, list[CandleChange]]:
+    """Fold minutes, in order, into a market's candles of every interval.
+
+    The candles of an interval are folded from those of the widest one that fits into it.
+    """
+    parts: list[Sequence[Candle]] = [minutes]
+    for interval, base in zip(rules.intervals[1:], rules.bases, strict=True):
+        buckets = groupby(parts[base], lambda candle, of=interval: of.open_time(candle.open_time))  # type: ignore[misc]
+        parts.append([Candle.joined(list(bucket), open_time) for open_time, bucket in buckets])
     changes: list[CandleChange] = []
-    live = list(state.live)
+    live: list[Candle | None] = []
     day = state.day
-    for index, interval in enumerate(rules.intervals):
-        current = stored = live[index]
-        previous_close = current.close if current else state.last_price
-        touched: list[Candle] = []
-        for minute in minutes:
-            open_time = interval.open_time(minute.open_time)
-            if current is not None and current.open_time == open_time:
-                current = current.merge(minute)
-                if touched:
-                    touched[-1] = current
-                else:
-                    touched.append(current)
+    for interval, stored, folded in zip(rules.intervals, state.live, parts, strict=True):
+        previous_close = stored.close if stored else state.last_price
+        before, candle = stored, stored
+        for part in folded:
+            if before is not None and before.open_time == part.open_time:
+                candle = before.merge(part)
             else:
-                current = minute._replace(open_time=open_time, previous_close=previous_close)
-                touched.append(current)
-            previous_close = current.close
-        live[index] = current
-        for candle in touched:
-            before = stored if stored and stored.open_time == candle.open_time else None
-            changes.append(CandleChange(state.market.id, interval, candle.open_time, candle, before))
-            if index == 0:
+                before = None
+                candle = Candle(*part[:-1], previous_close)
+            changes.append(CandleChange(state.market.id, interval, part.open_time, candle, before))
+            previous_close, before = candle.close, None
+            if interval is rules.intervals[0]:
                 day = day.put(candle)
-    return MarketState(state.market, tuple(live), day, trades[-1].price), changes
+        live.append(candle)
+    return MarketState(state.market, tuple(live), day, minutes[-1].close), changes
 
 
 def closed_by(state: StreamState, timestamp: Timestamp, rules: Rules) -> dict[str, Timestamp]:
@@ -178,15 +216,19 @@ def next_due(state: MarketState, as_of: Timestamp, rules: Rules) -> Timestamp | 
 
 
 def trims(
-    state: MarketState, candles: Iterable[CandleChange], final: Timestamp, rules: Rules
+    before: MarketState, after: MarketState, final: Timestamp, rules: Rules
 ) -> list[tuple[MarketId, Interval, Timestamp]]:
-    """Candles that may go because a newer one came: final ones, older than their interval's retention."""
+    """Candles that may go because newer ones came: final ones, older than their interval's retention.
+
+    Now and then is enough: readers may find candles that are too old.
+    """
     return [
-        (change.market, change.interval, final - rules.retention_ms[change.interval.name])
-        for change in candles
-        if change.before is None
-        and change.interval.name in rules.retention_ms
-        and any(live is not None for live in state.live)
+        (after.market.id, interval, final - rules.retention_ms[interval.name])
+        for interval, old, new in zip(rules.intervals, before.live, after.live, strict=True)
+        if interval.name in rules.retention_ms
+        and old is not None
+        and new is not None
+        and old.open_time // (TRIM_EVERY * interval.ms) < new.open_time // (TRIM_EVERY * interval.ms)
     ]
 
 
@@ -203,23 +245,18 @@ def _next_head(state: StreamState, block: BlockRef) -> Head:
 def _pending(
     state: StreamState,
     market: MarketId,
-    trades: Sequence[Trade],
+    trades: int,
     undoable: bool,  # noqa: FBT001
 ) -> int:
     """Trades of a market that a reorg could still take back."""
-    return state.pending[market] + len(trades) if undoable else 0
+    return state.pending[market] + trades if undoable else 0
 
 
-def _trade(market: Market, ref: BlockRef, swap: Swapped, rules: Rules) -> Trade:
-    exponent = market.price_exponent
-    execution = ratio(swap.quote, swap.base, exponent)
-    spot = None
-    if swap.reserves is not None and swap.reserves[0] and swap.reserves[1]:
-        spot = ratio(swap.reserves[1], swap.reserves[0], exponent)
-    price = spot if rules.price_mode == "spot" and spot is not None else execution
+def _trade(market: MarketId, exponent: int, ref: BlockRef, swap: Swapped, rules: Rules) -> Trade:
     return Trade(
-        market.id,
-        TradeId(ref.number, swap.log_index),
+        market,
+        ref.number,
+        swap.log_index,
         ref.hash,
         swap.tx_hash,
         ref.timestamp,
@@ -228,7 +265,7 @@ def _trade(market: Market, ref: BlockRef, swap: Swapped, rules: Rules) -> Trade:
         swap.base,
         swap.quote,
         swap.fee,
-        price,
-        execution,
-        spot,
+        swap.reserves,
+        exponent,
+        rules.price_mode == "spot",
     )

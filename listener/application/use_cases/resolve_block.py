@@ -1,9 +1,10 @@
 """Whose events count: from what a block's logs say to the facts of known emitters. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from listener.application.history import Emitter, History, TradeBatch
 from listener.application.state import Rules, StreamState
 from listener.domain.entities import Market, TokenInfo
 from listener.domain.facts import BlockFacts, Graduated, Malformed, MarketAnnounced, Swapped
@@ -22,6 +23,7 @@ class Resolved:
 
     Attributes:
         digest: of the last block's logs.
+        bulk: trades that count and are not among `swaps`, and whose they are, one emitter a market.
     """
 
     blocks: tuple[BlockRef, ...]
@@ -31,10 +33,12 @@ class Resolved:
     swaps: dict[MarketId, list[tuple[BlockRef, Swapped]]] = field(default_factory=dict)
     graduated: dict[MarketId, str] = field(default_factory=dict)
     rejected: Counter[str] = field(default_factory=Counter)
+    trades: TradeBatch | None = None
+    bulk: dict[MarketId, Emitter] = field(default_factory=dict)
 
     def touched(self) -> set[MarketId]:
         """Markets whose state is needed to go on."""
-        return {*self.created, *self.swaps, *self.graduated}
+        return {*self.created, *self.swaps, *self.graduated, *self.bulk}
 
 
 def tokens_to_read(state: StreamState, blocks: Iterable[BlockFacts], rules: Rules) -> set[Address]:
@@ -90,6 +94,52 @@ def resolve_blocks(
                 resolved.rejected[STRANGER] += 1
         new_sources.update((source, fact.market) for source, fact in announced.items())
     return resolved
+
+
+def resolve_history(
+    state: StreamState, history: History, tokens: Mapping[Address, TokenInfo], rules: Rules
+) -> Resolved:
+    """The same for final blocks whose trades come in bulk.
+
+    They stay in bulk where nothing in these blocks says whose they are: trades of a market that is announced
+    here, or that has other trades here, are looked at one by one.
+    """
+    if history.trades is None:
+        return resolve_blocks(state, history.blocks, tokens, rules)
+    emitters = history.trades.emitters()
+    single = _one_by_one(state, history.blocks, emitters, rules)
+    resolved = resolve_blocks(state, history.with_swaps(single), tokens, rules)
+    resolved.trades = history.trades
+    for emitter in emitters.keys() - single:
+        market_id = state.sources.get(emitter.source)
+        if market_id is None:
+            resolved.rejected[STRANGER] += emitters[emitter]
+        elif emitter.market not in {None, market_id}:
+            resolved.rejected[MALFORMED] += emitters[emitter]
+        else:
+            resolved.bulk[market_id] = emitter
+    return resolved
+
+
+def _one_by_one(
+    state: StreamState, blocks: Iterable[BlockFacts], emitters: Collection[Emitter], rules: Rules
+) -> set[Emitter]:
+    """Emitters whose trades do not stay in bulk."""
+    announced: set[str] = set()
+    traded: Counter[MarketId | None] = Counter(state.sources.get(emitter.source) for emitter in emitters)
+    for block in blocks:
+        for fact in block.facts:
+            if isinstance(fact, MarketAnnounced):
+                if fact.announcer in rules.factories and fact.source not in state.sources:
+                    announced.add(fact.source)
+            elif isinstance(fact, Swapped):
+                traded[state.sources.get(fact.source)] += 1
+    return {
+        emitter
+        for emitter in emitters
+        if emitter.source in announced
+        or ((market := state.sources.get(emitter.source)) is not None and traded[market] > 1)
+    }
 
 
 def _count(

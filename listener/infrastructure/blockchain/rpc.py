@@ -8,7 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, TypeVar
+from functools import cache
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -120,6 +121,18 @@ class Reply(msgspec.Struct):
     error: RpcError | None = None
 
 
+class Typed(msgspec.Struct, Generic[T]):
+    """A JSON-RPC reply of one call, decoded at once."""
+
+    result: T | None = None
+    error: RpcError | None = None
+
+
+@cache
+def _decoder(kind: object) -> msgspec.json.Decoder[Any]:
+    return msgspec.json.Decoder(Typed[kind])  # type: ignore[valid-type]
+
+
 _BATCH: Final = msgspec.json.Decoder(list[Reply])
 _CALL: Final = msgspec.json.Decoder(Reply)
 
@@ -152,10 +165,12 @@ class HttpRpc:
         """
         body = await self._post(self._request(method, params))
         try:
-            reply = _CALL.decode(body)
+            reply: Typed[T] = _decoder(kind).decode(body)  # type: ignore[arg-type]
         except UNREADABLE as error:
             raise NodeUnavailable(f"{self.host}: {method}: unreadable reply: {error}") from error
-        return result(reply, method, kind)
+        if reply.error:
+            raise translated(reply.error, method)
+        return reply.result
 
     async def batch(self, calls: Sequence[tuple[str, Sequence[object]]]) -> list[Reply]:
         """Several calls in one request, replies in the order of the calls; errors are left in them."""
@@ -190,12 +205,14 @@ class HttpRpc:
             async with self._session.post(self._url, data=msgspec.json.encode(request)) as response:
                 if response.status != 200:
                     return await self._refusal(response)
-                chunks = bytearray()
+                chunks: list[bytes] = []
+                size = 0
                 async for chunk in response.content.iter_any():
-                    chunks += chunk
-                    if len(chunks) > MAX_REPLY_BYTES:
+                    chunks.append(chunk)
+                    size += len(chunk)
+                    if size > MAX_REPLY_BYTES:
                         raise RangeTooLarge(f"{self.host}: a reply of more than {MAX_REPLY_BYTES} bytes")
-                return bytes(chunks)
+                return b"".join(chunks)
         except TimeoutError as error:
             raise NodeSlow(f"{self.host}: no answer in {self._timeout.total} s") from error
         except aiohttp.ClientResponseError as error:  # its text has the URL

@@ -3,7 +3,8 @@
 import asyncio
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final
+from types import MappingProxyType
+from typing import Final, TypeVar
 
 from listener.application.errors import (
     InconsistentReply,
@@ -15,6 +16,7 @@ from listener.application.errors import (
     RangeTooLarge,
     Retryable,
 )
+from listener.application.history import History
 from listener.application.interfaces import ChainIdentity
 from listener.domain.entities import TokenInfo
 from listener.domain.facts import BlockFacts
@@ -26,10 +28,11 @@ from listener.infrastructure.blockchain.bloom import (
     parse_bloom,
     says_something,
 )
+from listener.infrastructure.blockchain.columns import read
 from listener.infrastructure.blockchain.rpc import Reply, result
 from listener.infrastructure.blockchain.tokens import read_tokens
-from listener.infrastructure.blockchain.venues.venue import Decoder
-from listener.infrastructure.blockchain.wire import Header, Log
+from listener.infrastructure.blockchain.venues.venue import Decoder, TradeLayout
+from listener.infrastructure.blockchain.wire import Header, Log, Row
 from listener.infrastructure.blockchain.witness import (
     BLOCK_BY_HASH,
     BLOCK_BY_NUMBER,
@@ -42,6 +45,8 @@ from listener.infrastructure.blockchain.witness import (
     own_logs,
 )
 
+T = TypeVar("T", Log, Row)
+
 NO_OLD_STATE: Final = re.compile(
     r"missing trie node|state.{0,40}(unavailable|not available|pruned|recent)|historical state|archive|"
     r"distance to target|too old|header not found",
@@ -53,6 +58,7 @@ NO_SUCH_TAG: Final = re.compile(
     re.IGNORECASE,
 )
 """How nodes say that they know no block called `finalized`."""
+NO_LAYOUTS: Final[Mapping[str, TradeLayout]] = MappingProxyType({})
 PATIENCE_LOOKS: Final = 10
 """So many second looks in a row may fail; then a lenient source goes on with what it has."""
 
@@ -66,6 +72,7 @@ class RpcChainSource:
         bloom: what to make of a header whose bloom contradicts the logs that came.
         second: asked for the logs of ranges too; the fuller answer counts.
         finality_tag: of the newest block that counts as final, `finalized` or `safe`; None: ask for none.
+        layouts: of trades, by topic 0; what has none is decoded one by one.
     """
 
     def __init__(
@@ -75,9 +82,12 @@ class RpcChainSource:
         bloom: BloomPolicy = "lenient",
         second: Rpc | None = None,
         finality_tag: str | None = "finalized",
+        *,
+        layouts: Mapping[str, TradeLayout] = NO_LAYOUTS,
     ) -> None:
         self._rpc = rpc
         self._decoders = decoders
+        self._layouts = layouts
         self._bloom: BloomPolicy = bloom
         self._second = second
         self._finality_tag = finality_tag
@@ -191,37 +201,69 @@ class RpcChainSource:
             raise InconsistentReply(f"block {block.number}: logs that its receipts do not have")
         return found
 
-    async def facts_between(self, first: int, last: int) -> Sequence[BlockFacts]:
-        """See `ChainSource.facts_between`. With blooms taken strictly, every header is read; no digests."""
-        by_block: dict[int, list[Log]] = {first: [], last: []}
+    async def history(self, first: int, last: int) -> History:
+        """See `ChainSource.history`. No digests.
+
+        Trades come in bulk unless their logs are to be held against each header's bloom or against those of
+        another endpoint.
+        """
+        if self._bloom == "strict" or self._second is not None:
+            return History(await self._one_by_one(first, last))
+        reading = read(await self._range(self._rpc, first, last, Row), self._layouts)
+        by_block: dict[int, list[Log]] = {}
+        for log in reading.others:
+            by_block.setdefault(log.place()[0], []).append(log)
+        blocks: list[BlockFacts] = []
+        for block in await self._headers(first, last, reading.hashes):
+            if reading.hashes.get(block.number, block.hash) != block.hash:
+                raise InconsistentReply(f"block {block.number}: logs of {reading.hashes[block.number]}")
+            own = own_logs(block, by_block.get(block.number, ()), self._decoders)
+            blocks.append(BlockFacts(block, decoded(own, self._decoders)))
+        trades = reading.trades and reading.trades.at([block.block for block in blocks])
+        return History(blocks, trades)
+
+    async def _one_by_one(self, first: int, last: int) -> list[BlockFacts]:
+        """Facts of final blocks; with blooms taken strictly, every header is read."""
+        by_block: dict[int, list[Log]] = {}
         for log in await self._logs_between(first, last):
             by_block.setdefault(log.place()[0], []).append(log)
-        if min(by_block) < first or max(by_block) > last:
-            raise InconsistentReply(f"logs of blocks {min(by_block)}…{max(by_block)} for {first}…{last}")
-        numbers = range(first, last + 1) if self._bloom == "strict" else sorted(by_block)
-        replies = await self._rpc.batch([(BLOCK_BY_NUMBER, (hex(number), False)) for number in numbers])
+        strict = self._bloom == "strict"
         blocks: list[BlockFacts] = []
-        for number, reply in zip(numbers, replies, strict=True):
+        for header in await self._full_headers(first, last, range(first, last + 1) if strict else by_block):
+            block = header.ref()
+            own: Sequence[Log] = own_logs(block, by_block.get(block.number, ()), self._decoders)
+            if strict:
+                own = await self._agreed(block, header, own)
+            if own or block.number in {first, last, *by_block}:
+                blocks.append(BlockFacts(block, decoded(own, self._decoders)))
+        return blocks
+
+    async def _headers(self, first: int, last: int, numbers: Iterable[int]) -> list[BlockRef]:
+        return [header.ref() for header in await self._full_headers(first, last, numbers)]
+
+    async def _full_headers(self, first: int, last: int, numbers: Iterable[int]) -> list[Header]:
+        """Headers of `first`, `last` and blocks between them, ascending."""
+        wanted = sorted({first, last, *numbers})
+        if wanted[0] < first or wanted[-1] > last:
+            raise InconsistentReply(f"logs of blocks {wanted[0]}…{wanted[-1]} for {first}…{last}")
+        replies = await self._rpc.batch([(BLOCK_BY_NUMBER, (hex(number), False)) for number in wanted])
+        headers: list[Header] = []
+        for number, reply in zip(wanted, replies, strict=True):
             header = result(reply, BLOCK_BY_NUMBER, Header)
             if header is None:
                 raise NodeBehind(f"{self._rpc.host} has no block {number} yet")
-            block = header.ref()
-            if block.number != number:
-                raise InconsistentReply(f"asked for block {number}, got {block.number}")
-            own: Sequence[Log] = own_logs(block, by_block.get(number, ()), self._decoders)
-            if self._bloom == "strict":
-                own = await self._agreed(block, header, own)
-            if own or number in by_block:
-                blocks.append(BlockFacts(block, decoded(own, self._decoders)))
-        return blocks
+            if (found := header.ref().number) != number:
+                raise InconsistentReply(f"asked for block {number}, got {found}")
+            headers.append(header)
+        return headers
 
     async def _logs_between(self, first: int, last: int) -> Sequence[Log]:
         """The logs of a range, from both endpoints if there are two."""
         if self._second is None:
-            return await self._range(self._rpc, first, last)
+            return await self._range(self._rpc, first, last, Log)
         accounts = await asyncio.gather(
-            self._range(self._rpc, first, last),
-            self._range(self._second, first, last),
+            self._range(self._rpc, first, last, Log),
+            self._range(self._second, first, last, Log),
             return_exceptions=True,
         )
         found: list[list[Log]] = []
@@ -231,10 +273,10 @@ class RpcChainSource:
             found.append([log for log in account if log.topics and log.topics[0] in self._decoders])
         return fuller(*found)
 
-    async def _range(self, rpc: Rpc, first: int, last: int) -> list[Log]:
+    async def _range(self, rpc: Rpc, first: int, last: int, kind: type[T]) -> list[T]:
         wanted = {"fromBlock": hex(first), "toBlock": hex(last), "topics": self._topics}
         try:
-            logs = await rpc.call(GET_LOGS, (wanted,), list[Log])
+            logs = await rpc.call(GET_LOGS, (wanted,), list[kind])  # type: ignore[valid-type]
         except NodeSlow as error:
             if first == last:
                 raise

@@ -46,11 +46,11 @@ class LogObserver:
             log = self._log.info if changes.live or (changes.undo and changes.undo.as_of) else self._log.debug
             log("Candles closed", interval=interval, up_to=up_to)
         if changes.blocks:
-            (self._log.info if changes.trades else self._log.debug)(
-                "Trades committed" if changes.trades else "Block committed",
+            (self._log.info if changes.counted else self._log.debug)(
+                "Trades committed" if changes.counted else "Block committed",
                 block=changes.head.number,
                 blocks=len(changes.blocks),
-                trades=len(changes.trades),
+                trades=changes.counted,
                 candles=len(changes.candles),
                 markets=len(changes.states),
                 seq=changes.head.seq,
@@ -61,7 +61,7 @@ class LogObserver:
             self._log.warning("Logs rejected", block=changes.head.number, **changes.rejected)
 
     def _trades(self, changes: ChangeSet) -> None:
-        few = len(changes.trades) <= TRADE_LINES_PER_BLOCK
+        few = changes.counted <= TRADE_LINES_PER_BLOCK
         log = self._log.info if few else self._log.debug
         for trade in changes.trades:
             log(

@@ -7,6 +7,7 @@ from listener.domain.facts import Graduated, MarketAnnounced, Swapped
 from listener.domain.value_objects import ZERO_ADDRESS, Address, MarketId
 from listener.infrastructure.blockchain.venues.venue import (
     Decoder,
+    TradeLayout,
     boolean,
     expect_texts,
     expect_topics,
@@ -86,4 +87,9 @@ class BondingCurve:
         CURVE_CREATED: curve_created,
         TRADE: trade,
         GRADUATED: graduated,
+    }
+    layouts: ClassVar[Mapping[str, TradeLayout]] = {
+        TRADE: TradeLayout(
+            topics=3, words=6, market=1, trader=2, is_buy=0, base=1, quote=2, fee=3, reserves=(4, 5)
+        ),
     }

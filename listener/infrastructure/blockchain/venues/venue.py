@@ -7,7 +7,7 @@ not have the form its event must have, and never anything else.
 
 import re
 from collections.abc import Callable, Mapping
-from typing import ClassVar, Final, Protocol
+from typing import ClassVar, Final, NamedTuple, Protocol
 
 from eth_utils.crypto import keccak
 
@@ -22,16 +22,46 @@ _HEX: Final = re.compile("0x[0-9a-fA-F]*")
 _ADDRESS_TOPIC: Final = re.compile("0x0{24}[0-9a-f]{40}")
 
 
+class TradeLayout(NamedTuple):
+    """Where a trade event has its values, so that history can be decoded in bulk.
+
+    All amounts are unsigned. What the layout does not fit, the event's decoder gets.
+
+    Attributes:
+        topics: how many there are, topic 0 included.
+        words: how many data words there are.
+        market: topic that names the market; None: none does.
+        trader: topic that names who traded.
+        is_buy: word that says so, 0 or 1.
+        base: word.
+        quote: word.
+        fee: word, if there is one.
+        reserves: words of base and quote after the trade, if there are such.
+    """
+
+    topics: int
+    words: int
+    market: int | None
+    trader: int
+    is_buy: int
+    base: int
+    quote: int
+    fee: int | None = None
+    reserves: tuple[int, int] | None = None
+
+
 class Venue(Protocol):
     """A family of contracts with the same events.
 
     Attributes:
         name: stored as `venue` in market records.
         decoders: by topic 0.
+        layouts: of trade events that have one, by topic 0: the same as their decoder, in bulk.
     """
 
     name: ClassVar[str]
     decoders: ClassVar[Mapping[str, Decoder]]
+    layouts: ClassVar[Mapping[str, TradeLayout]]
 
 
 class BadLog(ValueError):

@@ -1,0 +1,337 @@
+"""Trades in bulk: columns say what the decoders say, and fold to what single trades fold to."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from listener.application.errors import InconsistentReply
+from listener.application.history import Emitter, History
+from listener.application.state import PriceMode
+from listener.application.use_cases.process_block import minutes_of
+from listener.domain.entities import Candle, Trade
+from listener.domain.facts import BlockFacts, Swapped
+from listener.domain.value_objects import Address, BlockRef, MarketId
+from listener.infrastructure.blockchain.columns import Columns, read
+from listener.infrastructure.blockchain.venues import BondingCurve, decode_log
+from listener.infrastructure.blockchain.venues.bonding_curve import CURVE_CREATED, TRADE
+from listener.infrastructure.blockchain.venues.venue import TradeLayout
+from listener.infrastructure.blockchain.wire import Log, Row
+from tests.fakes.build import MONDAY_MS, curve, digest, market, swap, token
+from tests.fakes.bulk import columns
+
+SECOND_MS = 1_000
+OTHER_TRADE = "0x" + "77" * 32
+
+
+def word(value: int) -> str:
+    """A data word or topic, without its prefix."""
+    return f"{value:064x}"
+
+
+def reply(*logs: dict[str, Any]) -> list[Row]:
+    """Logs as they come from a node."""
+    return msgspec.json.decode(msgspec.json.encode(logs), type=list[Row])
+
+
+def log(
+    block: int = 1,
+    log_index: int = 0,
+    source: str = curve(0),
+    market_id: str = token(0),
+    trader: str = "0x" + "dd" * 20,
+    words: Sequence[int] = (1, 5, 7, 1, 50, 70),
+    **changes: Any,
+) -> dict[str, Any]:
+    """A trade's log."""
+    told = {
+        "address": source,
+        "topics": [TRADE, "0x" + market_id[2:].rjust(64, "0"), "0x" + trader[2:].rjust(64, "0")],
+        "data": "0x" + "".join(map(word, words)),
+        "blockNumber": hex(block),
+        "blockHash": digest(block),
+        "transactionHash": digest(block, log_index),
+        "logIndex": hex(log_index),
+    }
+    return told | changes
+
+
+def refs(blocks: Sequence[int]) -> list[BlockRef]:
+    """Blocks two seconds apart."""
+    return [
+        BlockRef(number, digest(number), digest(number - 1), MONDAY_MS + 2 * SECOND_MS * number)
+        for number in sorted(set(blocks))
+    ]
+
+
+def decoded(rows: Sequence[Row]) -> list[BlockFacts]:
+    """What the decoders say, one log after the other."""
+    found: dict[int, list[Any]] = {}
+    for row in rows:
+        found.setdefault(int(row.block_number, 16), []).append(decode_log(row.log(), BondingCurve.decoders))
+    return [
+        BlockFacts(ref, tuple(fact for fact in found[ref.number] if fact is not None))
+        for ref in refs(list(found))
+    ]
+
+
+def in_columns(rows: Sequence[Row]) -> History:
+    """What the columns and, for the rest, the decoders say."""
+    reading = read(rows, BondingCurve.layouts)
+    rest: dict[int, list[Any]] = {number: [] for number in reading.hashes}
+    for other in reading.others:
+        rest[other.place()[0]].append(decode_log(other, BondingCurve.decoders))
+    blocks = [
+        BlockFacts(ref, tuple(fact for fact in rest[ref.number] if fact is not None))
+        for ref in refs(list(rest))
+    ]
+    return History(blocks, reading.trades and reading.trades.at([block.block for block in blocks]))
+
+
+amounts = st.one_of(
+    st.integers(0, 3),
+    st.integers(0, 1 << 100),
+    st.integers(0, (1 << 128) - 1),
+    st.integers(0, (1 << 256) - 1),
+)
+oddities = st.sampled_from(
+    [
+        {},
+        {"data": "0x"},
+        {"data": "0x" + "0" * 383 + "g"},
+        {"data": "0X" + "0" * 384},
+        {"data": "0x" + "0" * 382},
+        {"data": "é" * 386},
+        {"topics": []},
+        {"topics": [TRADE]},
+        {"topics": [CURVE_CREATED, "0x" + word(1), "0x" + word(2)]},
+        {"topics": [TRADE, "0x" + word(1 << 200), "0x" + word(2)]},
+        {"topics": [TRADE, "0x" + word(1), "0x" + word(1 << 161)]},
+        {"topics": [TRADE, "0x" + word(0xABC).upper(), "0x" + word(0xDEF)]},
+        {"topics": [TRADE, "0x" + word(0xABC), "0x" + word(0xDEF).upper()]},
+        {"topics": [TRADE.upper(), "0x" + word(1), "0x" + word(2)]},
+        {"address": curve(3).upper().replace("X", "x")},
+        {"address": "nobody"},
+        {"blockHash": "0x" + "AB" * 32, "blockNumber": "0x77"},
+    ]
+)
+
+
+@st.composite
+def replies(draw: st.DrawFn) -> list[Row]:
+    """Logs in order, some of them odd."""
+    logs = []
+    index = 0
+    for block in range(1, draw(st.integers(1, 4)) + 1):
+        for _ in range(draw(st.integers(0, 4))):
+            number = draw(st.integers(0, 2))
+            index += draw(st.integers(1, 300))
+            words = [draw(st.sampled_from([0, 0, 1, 1, 2, 1 << 255])), *(draw(amounts) for _ in range(5))]
+            one = log(
+                block,
+                index,
+                curve(number),
+                token(draw(st.sampled_from([number, number, 9]))),
+                "0x" + draw(st.text("0123456789abcdef", min_size=40, max_size=40)),
+                words,
+            )
+            odd = draw(st.one_of(st.just({}), oddities))
+            if "blockHash" not in odd:
+                logs.append(one | odd)
+    return reply(*logs)
+
+
+@given(replies())
+def test_columns_say_what_the_decoders_say(rows: list[Row]) -> None:
+    """Whatever a reply holds: every log is told as its decoder tells it, in order, none twice, none lost."""
+    assert list(in_columns(rows).facts()) == decoded(rows)
+
+
+def test_plain_trades_come_in_columns() -> None:
+    """Else there is nothing to be fast about."""
+    rows = reply(*(log(block, index) for block in (1, 2) for index in (0, 1, 5)))
+    reading = read(rows, BondingCurve.layouts)
+    assert (len(reading.trades or ()), len(reading.others)) == (6, 0)
+
+
+def test_two_kinds_of_trades_are_in_order() -> None:
+    """Each layout reads its own; together they are in the order of the chain."""
+    bare = TradeLayout(topics=2, words=3, market=None, trader=1, is_buy=2, base=0, quote=1)
+    others = [
+        log(
+            block,
+            7,
+            curve(5),
+            topics=[OTHER_TRADE, "0x" + word(0xBEEF)],
+            data="0x" + word(11) + word(12) + word(1),
+        )
+        for block in (1, 2)
+    ]
+    rows = reply(log(1, 3), others[0], log(1, 9), log(2, 3), others[1])
+    reading = read(rows, {**BondingCurve.layouts, OTHER_TRADE: bare})
+    assert reading.trades is not None
+    assert not reading.others
+    told = reading.trades.at(refs([1, 2]))
+    swaps = told.swaps(told.sources)
+    assert [(ref.number, one.log_index) for ref, one in swaps] == [(1, 3), (1, 7), (1, 9), (2, 3), (2, 7)]
+    who = Address(f"0x{0xBEEF:040x}")
+    assert swaps[1][1] == Swapped(
+        curve(5),
+        7,
+        digest(1, 7),
+        None,
+        is_buy=True,
+        trader=who,
+        base=11,
+        quote=12,
+        fee=None,
+        reserves=None,
+    )
+
+
+@pytest.mark.parametrize(
+    "logs",
+    [
+        [log(1, 0), log(2, 0, blockHash=digest(1))],
+        [log(1, 0), log(1, 1, blockHash=digest(9))],
+        [log(1, 0, blockNumber="0x")],
+        [log(1, 0, blockNumber="-0x1")],
+        [log(1, 0, blockNumber="0x" + "f" * 30)],
+        [log(1, 0, logIndex="one")],
+        [log(1, 0, logIndex="0x" + "f" * 20)],
+        [log(1, 0, topics="none")],
+    ],
+)
+def test_replies_that_contradict_themselves_are_refused(logs: list[dict[str, Any]]) -> None:
+    """Places that are none, or one block with two numbers, or two blocks with one."""
+    with pytest.raises(InconsistentReply):
+        read(reply(*logs), BondingCurve.layouts)
+
+
+def test_a_reply_out_of_order_is_left_to_the_careful_way() -> None:
+    """There the order within each block is checked."""
+    reading = read(reply(log(1, 1), log(1, 0)), BondingCurve.layouts)
+    assert reading.trades is None
+    assert len(reading.others) == 2
+
+
+prices = st.one_of(st.integers(1, 5), st.integers(10**20, 10**20 + 3), st.integers(1, (1 << 128) - 1))
+
+
+@st.composite
+def trades(draw: st.DrawFn) -> list[tuple[BlockRef, Swapped]]:
+    """Trades of a few markets, many of them at nearly the same price, over some minutes."""
+    found = []
+    for number in range(1, draw(st.integers(1, 6)) + 1):
+        ref = refs([number * draw(st.sampled_from([1, 40]))])[0]
+        if found and ref.number <= found[-1][0].number:
+            continue
+        for index in range(draw(st.integers(1, 8))):
+            fact = swap(draw(st.integers(0, 2)))(index, "")
+            assert isinstance(fact, Swapped)
+            reserves = draw(
+                st.one_of(st.none(), st.tuples(st.integers(0, 2), prices), st.tuples(prices, prices))
+            )
+            found.append(
+                (
+                    ref,
+                    fact._replace(
+                        is_buy=draw(st.booleans()),
+                        base=draw(st.one_of(st.just(0), prices, prices)),
+                        quote=draw(prices),
+                        fee=draw(st.one_of(st.none(), prices)),
+                        reserves=reserves,
+                    ),
+                )
+            )
+    return found
+
+
+@given(trades(), st.integers(0, 5), st.sampled_from(["execution", "spot"]))
+def test_folds_are_those_of_single_trades(
+    swaps: list[tuple[BlockRef, Swapped]], newest: int, mode: PriceMode
+) -> None:
+    """Minutes, counts and the newest trades of each emitter, exactly, however near prices are."""
+    batch = columns(swaps, [ref for ref, _ in swaps])
+    decimals = {0: (18, 18), 1: (6, 18), 2: (18, 6)}
+    markets = {
+        Emitter(curve(number), token(number)): market(number, base_decimals=base, quote_decimals=quote)
+        for number, (base, quote) in decimals.items()
+        if Emitter(curve(number), token(number)) in batch.sources
+    }
+    folds = batch.fold(markets, newest, mode)
+    for emitter, whose in markets.items():
+        own = [(ref, one) for ref, one in swaps if one.source == emitter.source]
+        single = [as_trade(ref, one, whose.id, whose.price_exponent, mode) for ref, one in own if one.base]
+        fold = folds[emitter]
+        assert (fold.trades, fold.zero_amounts) == (len(single), len(own) - len(single))
+        assert [Candle.of_fold(minute, whose.price_exponent) for minute in fold.minutes] == minutes_of(single)
+        assert list(fold.newest) == single[max(len(single) - newest, 0) :]
+
+
+def as_trade(ref: BlockRef, one: Swapped, market_id: MarketId, exponent: int, mode: PriceMode) -> Trade:
+    """A trade of its own."""
+    return Trade(
+        market_id,
+        ref.number,
+        one.log_index,
+        ref.hash,
+        one.tx_hash,
+        ref.timestamp,
+        one.is_buy,
+        one.trader,
+        one.base,
+        one.quote,
+        one.fee,
+        one.reserves,
+        exponent,
+        mode == "spot",
+    )
+
+
+def test_prices_that_doubles_cannot_tell_apart() -> None:
+    """The highest and the lowest of a minute differ in the thirtieth digit."""
+    huge = 10**30
+    quotes = [huge + 1, huge + 3, huge, huge + 2]
+    (ref,) = refs([1])
+    swaps = []
+    for index, quote in enumerate(quotes):
+        fact = swap(0)(index, "")
+        assert isinstance(fact, Swapped)
+        swaps.append((ref, fact._replace(base=huge, quote=quote)))
+    batch = columns(swaps, [ref])
+    (fold,) = batch.fold({batch.sources[0]: market(0)}, 0, "execution").values()
+    assert (fold.minutes[0].high, fold.minutes[0].low) == ((huge + 3, huge), (huge, huge))
+
+
+@given(trades(), st.data())
+def test_parts_make_the_whole(swaps: list[tuple[BlockRef, Swapped]], data: st.DataObject) -> None:
+    """Cut at any block and joined again, a batch says the same; each part has its own blocks."""
+    batch = columns(swaps, [ref for ref, _ in swaps])
+    number = data.draw(st.integers(0, swaps[-1][0].number + 1))
+    early, late = batch.split(number)
+    assert [ref.number <= number for ref, _ in early.swaps(early.sources)] == [True] * len(early)
+    assert [ref.number > number for ref, _ in late.swaps(late.sources)] == [True] * len(late)
+    whole = early.joined([late])
+    assert whole.swaps(whole.sources) == batch.swaps(batch.sources)
+    assert whole.emitters() == batch.emitters()
+    assert whole.per_block() == batch.per_block()
+
+
+def test_batches_of_different_emitters_are_joined() -> None:
+    """Each keeps its own."""
+    first, second = ([(ref, swap(number)(0, ""))] for number, ref in enumerate(refs([1, 2])))
+    parts: list[Columns] = [columns(part, [part[0][0]]) for part in (first, second)]  # type: ignore[arg-type]
+    whole = parts[0].joined(parts[1:])
+    assert whole.swaps(whole.sources) == [*first, *second]
+
+
+def test_a_layout_names_its_events_topic() -> None:
+    """Columns are only taken where the decoder of the same topic exists."""
+    assert BondingCurve.layouts.keys() <= BondingCurve.decoders.keys()
+    assert replace(columns([], []), refs={}).emitters() == {}
+    assert isinstance(reply(log())[0].log(), Log)
