@@ -140,20 +140,22 @@ def percent(part: Decimal, whole: Decimal) -> Decimal:
 
 def format_decimal(value: Decimal) -> str:
     """Plain decimal notation: no exponent, no trailing zeros, no negative zero."""
-    text = format(value, "f")
-    if "." in text:
+    text = f"{value:f}"
+    if text[-1] == "0" and "." in text:
         text = text.rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
 
 
 def format_units(units: int, decimals: int) -> str:
     """`units * 10**-decimals` in plain decimal notation. `units` is not negative."""
-    if decimals == 0:
-        return str(units)
-    digits = str(units).rjust(decimals + 1, "0")
-    fraction = digits[-decimals:].rstrip("0")
-    whole = digits[:-decimals]
-    return f"{whole}.{fraction}" if fraction else whole
+    if not units:
+        return "0"
+    digits = str(units)
+    places = len(digits) - decimals
+    if places <= 0:
+        return f"0.{digits.zfill(decimals).rstrip('0')}"
+    fraction = digits[places:].rstrip("0")
+    return f"{digits[:places]}.{fraction}" if fraction else digits[:places]
 
 
 def parse_units(text: str, decimals: int) -> int:

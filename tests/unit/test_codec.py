@@ -10,6 +10,7 @@ from listener.application.state import BlockUndo, MarketUndo
 from listener.domain.entities import Candle, Market, MarketStats, Trade
 from listener.domain.value_objects import MINUTE_MS, Address, TradeId, ratio
 from listener.infrastructure.redis.codec import (
+    CandleTexts,
     decode_candle,
     decode_market,
     decode_undo,
@@ -83,7 +84,7 @@ def test_a_before_image_survives_a_round_trip(
     """What a rollback restores is exactly what was there."""
     undo = BlockUndo(block(7), as_of, tuple(undos))
     record = market(base_decimals=base, quote_decimals=quote)
-    assert decode_undo(encode_undo(undo, {token(0): record})) == undo
+    assert decode_undo(encode_undo(undo, {token(0): record}, CandleTexts())) == undo
 
 
 def test_a_candle_looks_as_documented() -> None:

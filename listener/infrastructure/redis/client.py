@@ -5,9 +5,11 @@ which before Python 3.12 can lose a cancellation, and a service that loses one c
 """
 
 import asyncio
+import hashlib
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from functools import cache
 from typing import Any, Final, TypeVar
 
 import hiredis
@@ -20,6 +22,7 @@ from redis.exceptions import (
     ClusterDownError,
     MasterDownError,
     NoPermissionError,
+    NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -54,6 +57,12 @@ DEFAULT_TIMEOUT_S: Final = 5.0
 FAILURES: Final = 5
 RECOVERY_S: Final = 1.0
 """The breaker around Redis: so many failures in a row, and nobody asks for so long."""
+
+
+@cache
+def _sha1(script: str) -> str:
+    """By which the server knows a script. There are a handful of them."""
+    return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
 class _Packed:
@@ -117,10 +126,16 @@ class Database:
 
     async def run_script(self, script: str, keys: Sequence[str], words: Sequence[Word]) -> list[Any]:
         """A Lua script, sent by its hash; its text only where the server does not know it."""
-        answer: list[Any] = await self._guarded(
-            lambda: self._redis.register_script(script)(keys=keys, args=words)
-        )
+        answer: list[Any] = await self._guarded(lambda: self._run_script(script, keys, words))
         return answer
+
+    async def _run_script(self, script: str, keys: Sequence[str], words: Sequence[Word]) -> Any:  # noqa: ANN401
+        call = ("EVALSHA", _sha1(script), len(keys), *keys, *words)
+        try:
+            return await self._redis.execute_command(*call)  # type: ignore[no-untyped-call]
+        except NoScriptError:
+            await self._redis.script_load(script)
+            return await self._redis.execute_command(*call)  # type: ignore[no-untyped-call]
 
     async def server(self) -> str:
         """Identity of the running server: another one after a restart or a failover; empty if it has none."""

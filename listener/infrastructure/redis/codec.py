@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 
+import msgspec
 import orjson
+from msgspec import UNSET, Raw, UnsetType
 
 from listener.application.state import BlockUndo, MarketUndo
 from listener.domain.entities import Candle, Market, MarketStats, Trade
@@ -20,35 +23,86 @@ from listener.domain.value_objects import (
 
 Fields = dict[str, str | int]
 
+PRICES_REMEMBERED: Final = 1_024
+"""Texts of prices: a market's candles share most of theirs, among each other and with its trades."""
+
+MARKETS_REMEMBERED: Final = 1_000
+"""Their newest candles' texts are kept: some 6 KB each."""
+
+_price: Final = lru_cache(PRICES_REMEMBERED)(format_decimal)
+_json: Final = msgspec.json.Encoder().encode
+
+
+class _Candle(msgspec.Struct, gc=False):
+    """A candle as in the public contract, in its order. What is unset is left out."""
+
+    t: int
+    o: str
+    h: str
+    l: str
+    c: str
+    pc: str | UnsetType
+    v: str
+    q: str
+    V: str
+    Q: str
+    n: int
+    N: int
+    f: str
+    L: str
+
+
+class _Trade(msgspec.Struct, gc=False):
+    """A trade as in the public contract, in its order. What is unset is left out."""
+
+    id: str
+    s: str
+    t: int
+    b: int
+    bh: str
+    li: int
+    tx: str
+    side: str
+    trader: str
+    p: str
+    xp: str
+    sp: str | UnsetType
+    v: str
+    q: str
+    fee: str | UnsetType
+
+
+def _candle(candle: Candle, market: Market) -> _Candle:
+    t, o, h, l, c, base, quote, bought_base, bought_quote, trades, buys, first, last, previous = candle
+    base_decimals, quote_decimals = market.base_decimals, market.quote_decimals
+    v, q = format_units(base, base_decimals), format_units(quote, quote_decimals)
+    return _Candle(
+        t,
+        _price(o),
+        _price(h),
+        _price(l),
+        _price(c),
+        UNSET if previous is None else _price(previous),
+        v,
+        q,
+        v if bought_base == base else format_units(bought_base, base_decimals),
+        q if bought_quote == quote else format_units(bought_quote, quote_decimals),
+        trades,
+        buys,
+        f"{first[0]}-{first[1]}",
+        f"{last[0]}-{last[1]}",
+    )
+
 
 def candle_fields(candle: Candle, market: Market) -> dict[str, str | int]:
     """A candle as in the public contract."""
-    base, quote = market.base_decimals, market.quote_decimals
-    fields: Fields = {
-        "t": candle.open_time,
-        "o": format_decimal(candle.open),
-        "h": format_decimal(candle.high),
-        "l": format_decimal(candle.low),
-        "c": format_decimal(candle.close),
-    }
-    if candle.previous_close is not None:
-        fields["pc"] = format_decimal(candle.previous_close)
-    fields |= {
-        "v": format_units(candle.base, base),
-        "q": format_units(candle.quote, quote),
-        "V": format_units(candle.bought_base, base),
-        "Q": format_units(candle.bought_quote, quote),
-        "n": candle.trades,
-        "N": candle.buys,
-        "f": str(candle.first),
-        "L": str(candle.last),
-    }
+    fields: Fields = msgspec.to_builtins(_candle(candle, market))
     return fields
 
 
 def encode_candle(candle: Candle, market: Market) -> bytes:
     """A candle as a member of its ZSET."""
-    return orjson.dumps(candle_fields(candle, market))
+    return _json(_candle(candle, market))
 
 
 def decode_candle(data: bytes | Mapping[str, Any], base_decimals: int, quote_decimals: int) -> Candle:
@@ -75,26 +129,33 @@ def decode_candle(data: bytes | Mapping[str, Any], base_decimals: int, quote_dec
 
 def encode_trade(trade: Trade, market: Market) -> bytes:
     """A trade as an element of its LIST and as an item of `trade_update`."""
-    fields: Fields = {
-        "id": str(trade.id),
-        "s": trade.market,
-        "t": trade.timestamp,
-        "b": trade.id.block,
-        "bh": trade.block_hash,
-        "li": trade.id.log_index,
-        "tx": trade.tx_hash,
-        "side": "buy" if trade.is_buy else "sell",
-        "trader": trade.trader,
-        "p": format_decimal(trade.price),
-        "xp": format_decimal(trade.execution_price),
-    }
-    if trade.spot_price is not None:
-        fields["sp"] = format_decimal(trade.spot_price)
-    fields["v"] = format_units(trade.base, market.base_decimals)
-    fields["q"] = format_units(trade.quote, market.quote_decimals)
-    if trade.fee is not None:
-        fields["fee"] = format_units(trade.fee, market.quote_decimals)
-    return orjson.dumps(fields)
+    (
+        market_id, block, log_index, block_hash, tx_hash, timestamp,
+        is_buy, trader, base, quote, fee, _, _, by_reserves,
+    ) = trade  # fmt: skip
+    spot = trade.spot_price
+    xp = format_decimal(trade.execution_price)
+    sp = UNSET if spot is None else format_decimal(spot)
+    base_decimals, quote_decimals = market.base_decimals, market.quote_decimals
+    return _json(
+        _Trade(
+            f"{block}-{log_index}",
+            market_id,
+            timestamp,
+            block,
+            block_hash,
+            log_index,
+            tx_hash,
+            "buy" if is_buy else "sell",
+            trader,
+            xp if sp is UNSET or not by_reserves else sp,
+            xp,
+            sp,
+            format_units(base, base_decimals),
+            format_units(quote, quote_decimals),
+            UNSET if fee is None else format_units(fee, quote_decimals),
+        )
+    )
 
 
 def market_fields(market: Market) -> Fields:
@@ -140,23 +201,23 @@ def decode_market(market: MarketId, fields: Mapping[str, str]) -> Market:
 
 def stats_fields(stats: MarketStats, market: Market) -> Fields:
     """24 h figures as a HASH; `weightedAvgPrice` is missing where there was no trade."""
-    base, quote, window = market.base_decimals, market.quote_decimals, stats.window
+    base, window, last = market.base_decimals, stats.window, _price(stats.last_price)
     fields: Fields = {
         "openTime": stats.open_time,
         "closeTime": stats.close_time,
-        "openPrice": format_decimal(stats.open_price),
-        "highPrice": format_decimal(window.high if window else stats.last_price),
-        "lowPrice": format_decimal(window.low if window else stats.last_price),
-        "lastPrice": format_decimal(stats.last_price),
+        "openPrice": _price(window.open) if window else last,
+        "highPrice": _price(window.high) if window else last,
+        "lowPrice": _price(window.low) if window else last,
+        "lastPrice": last,
         "priceChange": format_decimal(stats.price_change),
         "priceChangePercent": format_decimal(stats.price_change_percent),
-        "volume": format_units(window.base if window else 0, base),
-        "quoteVolume": format_units(window.quote if window else 0, quote),
+        "volume": format_units(window.base, base) if window else "0",
+        "quoteVolume": format_units(window.quote, market.quote_decimals) if window else "0",
         "count": window.trades if window else 0,
         "buyCount": window.buys if window else 0,
         "sellCount": window.trades - window.buys if window else 0,
-        "buyVolume": format_units(window.bought_base if window else 0, base),
-        "sellVolume": format_units(window.base - window.bought_base if window else 0, base),
+        "buyVolume": format_units(window.bought_base, base) if window else "0",
+        "sellVolume": format_units(window.base - window.bought_base, base) if window else "0",
     }
     average = stats.weighted_average_price(market.price_exponent)
     if average is not None:
@@ -168,30 +229,51 @@ STATS_INTEGERS = frozenset({"openTime", "closeTime", "count", "buyCount", "sellC
 MARKET_INTEGERS = frozenset({"baseDecimals", "quoteDecimals", "createdBlock", "createdAt"})
 
 
-def encode_undo(undo: BlockUndo, markets: Mapping[MarketId, Market]) -> bytes:
+class CandleTexts:
+    """Remembers how each market's newest candles were encoded: the before-images of its next change."""
+
+    def __init__(self) -> None:
+        self._known: dict[MarketId, dict[str, tuple[Candle, bytes]]] = {}
+
+    def encode(self, candle: Candle, market: Market, interval: str) -> bytes:
+        """`encode_candle`, for one that may have been encoded before or will be asked for again."""
+        series = self._known.get(market.id)
+        if series is None:
+            if len(self._known) >= MARKETS_REMEMBERED:
+                del self._known[next(iter(self._known))]
+            series = self._known[market.id] = {}
+        known = series.get(interval)
+        if known is not None and known[0] is candle:
+            return known[1]
+        encoded = encode_candle(candle, market)
+        series[interval] = (candle, encoded)
+        return encoded
+
+
+def encode_undo(undo: BlockUndo, markets: Mapping[MarketId, Market], texts: CandleTexts) -> bytes:
     """A before-image. Candles are stored as in the contract, with the decimals to read them."""
     block = undo.block
-    return orjson.dumps(
+    return _json(
         {
             "block": [block.number, block.hash, block.parent_hash, block.timestamp],
             "asOf": undo.as_of,
             "digest": undo.digest,
-            "markets": [_undo_fields(market, markets[market.market]) for market in undo.markets],
+            "markets": [_undo_fields(market, markets[market.market], texts) for market in undo.markets],
         }
     )
 
 
-def _undo_fields(undo: MarketUndo, market: Market) -> dict[str, object]:
+def _undo_fields(undo: MarketUndo, market: Market, texts: CandleTexts) -> dict[str, object]:
     return {
         "s": undo.market,
         "decimals": [market.base_decimals, market.quote_decimals],
         "created": undo.created,
         "record": None if undo.record is None else market_fields(undo.record),
         "trades": undo.trades,
-        "last": None if undo.last_price is None else format_decimal(undo.last_price),
+        "last": None if undo.last_price is None else _price(undo.last_price),
         "changed": undo.changed,
         "candles": [
-            [interval, open_time, None if before is None else candle_fields(before, market)]
+            (interval, open_time, None if before is None else Raw(texts.encode(before, market, interval)))
             for interval, open_time, before in undo.candles
         ],
     }

@@ -1,12 +1,14 @@
 """A change set as the commands and outbox rows of its one atomic commit."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from typing import Final
 
 import orjson
 
 from listener.application.state import ChangeSet, Head, Rules
-from listener.domain.entities import Market, Trade
+from listener.domain.entities import Market
 from listener.domain.events import (
     CandlesClosed,
     CandleUpdated,
@@ -20,9 +22,10 @@ from listener.domain.events import (
     StatsUpdated,
     TradeProcessed,
 )
-from listener.domain.value_objects import MarketId
+from listener.domain.value_objects import MarketId, TradeId
 from listener.infrastructure.redis.client import Command, Word
 from listener.infrastructure.redis.codec import (
+    CandleTexts,
     encode_candle,
     encode_trade,
     encode_undo,
@@ -37,38 +40,77 @@ LISTED = 4_000
 """A larger reorg names the first so many of each, and a `resync` follows: messages have a limit."""
 CANDLES_PER_ROW = 50
 """A row that refers to more candles would make messages that cannot be split."""
+WORDS: Final = 2_000
+"""Most words of a command that could have any number: a script can pass on some 8,000."""
+NOTHING: Final[Mapping[TradeId, bytes]] = {}
+FIGURES: Final = (
+    *("openTime", "closeTime", "openPrice", "highPrice", "lowPrice", "lastPrice", "priceChange"),
+    *("priceChangePercent", "volume", "quoteVolume", "count", "buyCount", "sellCount"),
+    *("buyVolume", "sellVolume", "weightedAvgPrice"),
+)
+"""Names of the 24 h figures of a day with trades, in the order of `stats_fields`."""
 
 
-def commands(changes: ChangeSet, keys: Keys) -> list[Command]:
-    """What the commit writes. The head comes last: if Redis refuses a command in between (a key of another
-    type, say), the head still tells that the commit is not done."""  # noqa: D205, D209 - one thought
-    written: list[Command] = list(_trades(changes, keys))
-    written += _candles(changes, keys)
-    for market_id, stats in changes.stats.items():
-        key = keys.stats(market_id)
-        if stats is None:
-            written.append(("DEL", key))
-            continue
-        if stats.window is None:
-            written.append(("HDEL", key, "weightedAvgPrice"))
-        written.append(("HSET", key, *_flat(stats_fields(stats, changes.market(market_id)))))
-    for market_id, record in changes.records.items():
-        written.append(("HSET", keys.market(market_id), *_flat(market_fields(record))))
-    for market in changes.created.values():
-        written.append(("ZADD", keys.markets, market.created_at, market.id))
-        written.append(("HSET", keys.sources, market.source, market.id))
-    for market in changes.removed.values():
-        written.append(("DEL", keys.market(market.id)))
-        written.append(("ZREM", keys.markets, market.id))
-        written.append(("HDEL", keys.sources, market.source))
-    for market_id, due in changes.due.items():
-        written.append(("ZREM", keys.due, market_id) if due is None else ("ZADD", keys.due, due, market_id))
+class Writes:
+    """What a commit writes, in the parts that `apply.lua` knows.
+
+    Attributes:
+        lists: key, items kept, number of items, items.
+        members: key, score, member that takes the place of what has its score.
+        figures: key, a value for each of `FIGURES`.
+        commands: everything else. The head comes last: if Redis refuses something before (a key of another
+            type, say), the head still tells that the commit is not done.
+    """
+
+    __slots__ = ("commands", "figures", "lists", "members")
+
+    def __init__(self, *commands: Command) -> None:
+        self.lists: list[Command] = []
+        self.members: list[Command] = []
+        self.figures: list[Command] = []
+        self.commands = list(commands)
+
+    def words(self) -> list[Word]:
+        """Arguments of the script."""
+        words: list[Word] = [len(self.lists), *chain.from_iterable(self.lists)]
+        words += (len(self.members), *chain.from_iterable(self.members))
+        words += (len(self.figures), len(FIGURES), *FIGURES, *chain.from_iterable(self.figures))
+        words.append(len(self.commands))
+        for command in self.commands:
+            words.append(len(command))
+            words += command
+        return words
+
+
+def encode_told(changes: ChangeSet) -> dict[TradeId, bytes]:
+    """Trades that are told to the backend one by one, encoded: for their rows and for their lists."""
+    if not changes.live:
+        return {}
+    return {trade.id: encode_trade(trade, changes.market(trade.market)) for trade in changes.trades}
+
+
+def writes(
+    changes: ChangeSet, keys: Keys, texts: CandleTexts, told: Mapping[TradeId, bytes] = NOTHING
+) -> Writes:
+    """What the commit writes.
+
+    Args:
+        changes: the change set.
+        keys: names of the keys.
+        texts: remembers candles from one commit to the next.
+        told: what `encode_told` gave.
+    """
+    written = Writes()
+    written.commands += _undo(changes, keys, texts)  # first: with newer candles, `texts` forgets these
+    _write_trades(changes, keys, told, written)
+    _write_candles(changes, keys, texts, written)
+    _write_figures(changes, keys, written)
+    written.commands += _registry(changes, keys)
     if changes.closed:
-        written.append(("HSET", keys.closed, *_flat(changes.closed)))
-    written += _undo(changes, keys)
+        written.commands.append(("HSET", keys.closed, *_flat(changes.closed)))
     if changes.reason or not changes.live:
-        written.append(("HSET", keys.settings, "owed", int(not changes.live)))
-    written.append(_head(changes.head, keys))
+        written.commands.append(("HSET", keys.settings, "owed", int(not changes.live)))
+    written.commands.append(_head(changes.head, keys))
     return written
 
 
@@ -83,45 +125,104 @@ def _head(head: Head, keys: Keys) -> Command:
     return ("HSET", keys.head, *_flat(fields))
 
 
-def _trades(changes: ChangeSet, keys: Keys) -> Iterable[Command]:
-    by_market: defaultdict[MarketId, list[Trade]] = defaultdict(list)
-    for trade in changes.trades:
-        by_market[trade.market].append(trade)
-    for market_id, trades in by_market.items():
+def _write_trades(changes: ChangeSet, keys: Keys, told: Mapping[TradeId, bytes], written: Writes) -> None:
+    """The newest trades of each market; those that would be cut off at once are not encoded."""
+    newest: dict[MarketId, list[bytes]] = {market_id: [] for market_id in changes.trades_kept}
+    for trade in reversed(changes.trades):
+        texts = newest[trade.market]
+        if len(texts) < changes.trades_kept[trade.market]:
+            known = told.get(trade.id) if told else None
+            texts.append(known or encode_trade(trade, changes.market(trade.market)))
+    for market_id, texts in newest.items():
+        texts.reverse()
         key, kept = keys.trades(market_id), changes.trades_kept[market_id]
-        market = changes.market(market_id)
-        newest = [encode_trade(trade, market) for trade in trades[-kept:]]
-        for start in range(0, len(newest), 1000):
-            yield ("LPUSH", key, *newest[start : start + 1000])
-        yield ("LTRIM", key, 0, kept - 1)
+        written.lists += ((key, kept, len(part), *part) for part in _parts(texts))
     for market_id, count in changes.dropped_trades.items():
         if count:
-            yield ("LTRIM", keys.trades(market_id), count, -1)
+            written.commands.append(("LTRIM", keys.trades(market_id), count, -1))
 
 
-def _candles(changes: ChangeSet, keys: Keys) -> Iterable[Command]:
-    for change in changes.candles:
-        key = keys.candles(change.market, change.interval.name)
-        if change.before is not None or changes.reorg:
-            yield ("ZREMRANGEBYSCORE", key, change.open_time, change.open_time)
-        if change.after is not None:
-            market = changes.market(change.market)
-            yield ("ZADD", key, change.open_time, encode_candle(change.after, market))
-    for market_id, interval, oldest in changes.trims:
-        yield ("ZREMRANGEBYSCORE", keys.candles(market_id, interval.name), "-inf", f"({oldest}")
+def _write_candles(changes: ChangeSet, keys: Keys, texts: CandleTexts, written: Writes) -> None:
+    """New candles of a series go together; one that takes another's place goes alone."""
+    new: defaultdict[str, list[Word]] = defaultdict(list)
+    undoable = changes.undo is not None and bool(changes.undo.markets)
+    known: MarketId | None = None
+    for market_id, interval, open_time, after, before in changes.candles:
+        if market_id != known:
+            known, prefix = market_id, keys.candles(market_id, "")
+        key = prefix + interval.name
+        if after is None:
+            written.commands.append(("ZREMRANGEBYSCORE", key, open_time, open_time))
+            continue
+        market = changes.market(market_id)
+        text = texts.encode(after, market, interval.name) if undoable else encode_candle(after, market)
+        if before is not None or changes.reorg:
+            written.members.append((key, open_time, text))
+        else:
+            new[key] += (open_time, text)
+    for key, members in new.items():
+        written.commands += (("ZADD", key, *part) for part in _parts(members))
+    for market_id, interval, oldest in dict.fromkeys(changes.trims):
+        if oldest > interval.open_time(changes.market(market_id).created_at):
+            key = keys.candles(market_id, interval.name)
+            written.commands.append(("ZREMRANGEBYSCORE", key, "-inf", f"({oldest}"))
 
 
-def _undo(changes: ChangeSet, keys: Keys) -> Iterable[Command]:
-    dropped = changes.undo_dropped
-    for start in range(0, len(dropped), 1000):
-        yield ("HDEL", keys.undo, *dropped[start : start + 1000])
+def _write_figures(changes: ChangeSet, keys: Keys, written: Writes) -> None:
+    for market_id, stats in changes.stats.items():
+        key = keys.stats(market_id)
+        if stats is None:
+            written.commands.append(("DEL", key))
+            continue
+        figures = stats_fields(stats, changes.market(market_id))
+        if stats.window is None:
+            written.commands.append(("HDEL", key, "weightedAvgPrice"))
+            written.commands.append(("HSET", key, *_flat(figures)))
+        else:
+            written.figures.append((key, *figures.values()))
+
+
+def _registry(changes: ChangeSet, keys: Keys) -> Iterable[Command]:
+    """Market records, who emits for whom, and when markets next change by the passing of time."""
+    for market_id, record in changes.records.items():
+        yield ("HSET", keys.market(market_id), *_flat(market_fields(record)))
+    created, removed = changes.created.values(), changes.removed.values()
+    yield from _together("ZADD", keys.markets, ((market.created_at, market.id) for market in created))
+    yield from _together("HSET", keys.sources, ((market.source, market.id) for market in created))
+    for market in removed:
+        yield ("DEL", keys.market(market.id))
+    yield from _together("ZREM", keys.markets, ((market.id,) for market in removed))
+    yield from _together("HDEL", keys.sources, ((market.source,) for market in removed))
+    due = changes.due.items()
+    yield from _together("ZREM", keys.due, ((market_id,) for market_id, time in due if time is None))
+    yield from _together("ZADD", keys.due, ((time, market_id) for market_id, time in due if time is not None))
+
+
+def _undo(changes: ChangeSet, keys: Keys, texts: CandleTexts) -> Iterable[Command]:
+    yield from _together("HDEL", keys.undo, ((number,) for number in changes.undo_dropped))
     if changes.undo:
-        markets = {market_id: state.market for market_id, state in changes.states.items()}
-        yield ("HSET", keys.undo, changes.undo.block.number, encode_undo(changes.undo, markets))
+        markets = {undo.market: changes.market(undo.market) for undo in changes.undo.markets}
+        yield ("HSET", keys.undo, changes.undo.block.number, encode_undo(changes.undo, markets, texts))
 
 
-def rows(changes: ChangeSet, rules: Rules) -> list[RowData]:
-    """Outbox rows of a change set. Candles and statistics are references, read when they are sent."""
+def _together(command: str, key: str, members: Iterable[tuple[Word, ...]]) -> Iterable[Command]:
+    """One command for many members of one key."""
+    return ((command, key, *part) for part in _parts([word for member in members for word in member]))
+
+
+def _parts(words: Sequence[Word]) -> Iterable[Sequence[Word]]:
+    """The words in parts that a script can pass on to a command."""
+    return (words[start : start + WORDS] for start in range(0, len(words), WORDS))
+
+
+def rows(changes: ChangeSet, rules: Rules, told: Mapping[TradeId, bytes] = NOTHING) -> list[RowData]:
+    """Outbox rows of a change set. Candles and statistics are references, read when they are sent.
+
+    Args:
+        changes: the change set.
+        rules: the settings that matter.
+        told: what `encode_told` gave.
+    """
     encoded: list[RowData] = []
     touched: defaultdict[MarketId, list[tuple[str, int]]] = defaultdict(list)
     late: list[RowData] = []
@@ -132,6 +233,8 @@ def rows(changes: ChangeSet, rules: Rules) -> list[RowData]:
             late.append(("market_data", event.market.encode()))
         elif isinstance(event, CandlesClosed):
             late.append(("candles_closed", orjson.dumps({"i": event.interval.name, "T": event.up_to})))
+        elif isinstance(event, TradeProcessed) and event.trade.id in told:
+            encoded.append(("trade_update", told[event.trade.id]))
         else:
             encoded.append(_row(event))
         if isinstance(event, ReorgDetected) and max(len(event.orphaned), len(event.markets)) > LISTED:

@@ -14,8 +14,14 @@ from listener.domain.entities import Candle, Market
 from listener.domain.rolling import RollingDay
 from listener.domain.value_objects import DAY_MS, MINUTE_MS, BlockRef, MarketId, Price, Timestamp
 from listener.infrastructure.redis.client import Command, Database, Word
-from listener.infrastructure.redis.codec import decode_candle, decode_market, decode_undo, encode_undo
-from listener.infrastructure.redis.commands import RowData, commands, rows
+from listener.infrastructure.redis.codec import (
+    CandleTexts,
+    decode_candle,
+    decode_market,
+    decode_undo,
+    encode_undo,
+)
+from listener.infrastructure.redis.commands import RowData, Writes, encode_told, rows, writes
 from listener.infrastructure.redis.keys import REMOVING, SCHEMA, Keys
 from listener.infrastructure.redis.outbox import OutboxBounds, OutboxSize
 
@@ -41,6 +47,7 @@ class RedisStore:
         self._server = ""
         self._restarted = False
         self._done = ""
+        self._texts = CandleTexts()
 
     async def load(self) -> StoredStream | None:
         """See `MarketStore.load`."""
@@ -127,11 +134,11 @@ class RedisStore:
                 "schema", SCHEMA, "chainId", identity.chain_id, "genesis", identity.genesis,
             ),
             ("HSET", keys.settings, "base", base.number, "owed", 1, *_words(settings)),
-            ("HSET", keys.undo, base.number, encode_undo(BlockUndo(base, 0, ()), {})),
+            ("HSET", keys.undo, base.number, encode_undo(BlockUndo(base, 0, ()), {}, self._texts)),
         ]  # fmt: skip
         if not keys.generation:
             written.append(("SET", keys.partitions, 1))
-        await self._run(("", "", "", "", ""), 0, [], written)
+        await self._run(("", "", "", "", ""), 0, [], Writes(*written))
 
     async def take_over(self, head: Head, floor: int, *, resync_owed: bool) -> Head:
         """See `MarketStore.take_over`.
@@ -140,10 +147,10 @@ class RedisStore:
         it is the one that the last writer used is remembered here, together with what follows from it.
         """
         new = replace(head, gen=max(head.gen + 1, floor), epoch=max(head.epoch + 1, floor), seq=0)
-        written: list[Command] = [
+        written = Writes(
             ("HSET", self._keys.settings, "server", self._server, *(("owed", 1) if resync_owed else ())),
             ("HSET", self._keys.head, "gen", new.gen, "epoch", new.epoch, "seq", 0),
-        ]
+        )
         await self._expect(head, new, [], written)
         if self._restarted:
             await self._database.rewrite_log()
@@ -160,15 +167,17 @@ class RedisStore:
 
     async def commit(self, changes: ChangeSet) -> Head:
         """See `MarketStore.commit`."""
-        new_rows, written = rows(changes, self._rules), commands(changes, self._keys)
+        told = encode_told(changes)
+        new_rows = rows(changes, self._rules, told)
+        written = writes(changes, self._keys, self._texts, told)
         head = changes.head
         kept = self._outbox.after(RowId(head.epoch, changes.base.seq + len(new_rows)), new_rows)
         if kept is not None:
-            written.insert(0, ("XTRIM", self._keys.outbox, "MINID", "{}-{}".format(*kept)))
+            written.commands.insert(0, ("XTRIM", self._keys.outbox, "MINID", "{}-{}".format(*kept)))
         seq = await self._expect(changes.base, head, new_rows, written)
         return replace(head, seq=seq)
 
-    async def _expect(self, base: Head, head: Head, new_rows: list[RowData], written: list[Command]) -> int:
+    async def _expect(self, base: Head, head: Head, new_rows: list[RowData], written: Writes) -> int:
         expected = (base.hash, base.gen, base.seq, base.as_of)
         applied, found = await self._run((*expected, self._done), head.epoch, new_rows, written)
         if not applied:
@@ -181,16 +190,14 @@ class RedisStore:
         return int(seq)
 
     async def _run(
-        self, expected: Sequence[Word], epoch: int, new_rows: list[RowData], written: list[Command]
+        self, expected: Sequence[Word], epoch: int, new_rows: list[RowData], written: Writes
     ) -> tuple[bool, list[str]]:
         """Run the script; whether it was applied, and what it answered."""
         keys = self._keys
         words: list[Word] = [*expected, epoch, self._outbox_rows, len(new_rows)]
         for row in new_rows:
             words += row
-        for command in written:
-            words.append(len(command))
-            words += command
+        words += written.words()
         applied, *found = await self._database.run_script(
             APPLY, [keys.head, keys.outbox, keys.settings], words
         )
