@@ -151,9 +151,9 @@ class MarketStore(Protocol):
         ...
 
     async def load_minutes(
-        self, markets: Iterable[MarketId], since: Timestamp
+        self, spans: Mapping[MarketId, tuple[Timestamp, Timestamp]]
     ) -> dict[MarketId, list[Candle]]:
-        """Committed one-minute candles from `since`, ascending."""
+        """Committed one-minute candles that open within their market's span, ends included, ascending."""
         ...
 
     async def load_undos(self, above: int) -> list[BlockUndo]:

@@ -169,7 +169,7 @@ class MarketUndo(NamedTuple):
         record: the market as it was, where the block changed its record.
         trades: how many trades the block added.
         last_price: last close before the block.
-        changed: the minute in which the 24 h figures had last changed.
+        changed: the minute in which the 24 h figures would last have changed without the block.
         candles: interval, open time and the candle as it was; None: it was not.
     """
 

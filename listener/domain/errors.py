@@ -3,7 +3,8 @@
 ```
 DomainError
 ├── InvalidValue      a value type refused its arguments
-└── InvalidInterval   an interval name that this service does not know
+├── InvalidInterval   an interval name that this service does not know
+└── MinutesMissing    a rolling day was not given the minutes that roll off
 ```
 """
 
@@ -18,3 +19,7 @@ class InvalidValue(DomainError):
 
 class InvalidInterval(DomainError):
     """An interval name that is neither whole minutes dividing a day nor `1w`."""
+
+
+class MinutesMissing(DomainError):
+    """A rolling day was not given the minutes that roll off, or others than were put into it."""

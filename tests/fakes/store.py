@@ -186,7 +186,7 @@ class FakeStore:
         return MarketState(self.markets[market], live, day, stats.last_price)
 
     async def load_minutes(
-        self, markets: Iterable[MarketId], since: Timestamp
+        self, spans: Mapping[MarketId, tuple[Timestamp, Timestamp]]
     ) -> dict[MarketId, list[Candle]]:
         """See `MarketStore.load_minutes`."""
         minute = self._rules.intervals[0].name
@@ -194,9 +194,9 @@ class FakeStore:
             market: [
                 candle
                 for time, candle in sorted(self.series.get((market, minute), {}).items())
-                if time >= since
+                if first <= time <= last
             ]
-            for market in markets
+            for market, (first, last) in spans.items()
         }
 
     async def load_undos(self, above: int) -> list[BlockUndo]:

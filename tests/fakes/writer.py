@@ -61,17 +61,23 @@ class Writer:
         self._state = stored.state
         self.kept.clear()
 
-    async def _markets(self, wanted: Iterable[MarketId]) -> dict[MarketId, MarketState]:
+    async def _markets(self, wanted: Iterable[MarketId], as_of: Timestamp = 0) -> dict[MarketId, MarketState]:
+        """States that can advance to `as_of`."""
         wanted = set(wanted)
         known = {market: self.kept[market] for market in wanted if market in self.kept}
-        return known | await self.store.load_markets(sorted(wanted - known.keys()))
+        known |= await self.store.load_markets(sorted(wanted - known.keys()))
+        spans = {market: span for market, state in known.items() if (span := state.day.wanted(as_of))}
+        for market, minutes in (await self.store.load_minutes(spans)).items():
+            known[market] = known[market]._replace(day=known[market].day.with_minutes(as_of, minutes))
+        return known
 
     async def changes(self, blocks: Sequence[BlockFacts], *, undoable: bool = True) -> ChangeSet:
         """What committing `blocks` would change."""
         wanted = tokens_to_read(self.state, blocks, self.rules)
         tokens = {token: info for token in wanted if (info := self.chain.tokens.get(token)) is not None}
         resolved = resolve_blocks(self.state, blocks, tokens, self.rules)
-        markets = await self._markets(resolved.touched() - resolved.created.keys())
+        as_of = max(self.state.head.as_of, blocks[-1].block.timestamp)
+        markets = await self._markets(resolved.touched() - resolved.created.keys(), as_of)
         return process_blocks(
             self.state, markets, resolved, self.rules, live=self.live and undoable, undoable=undoable
         )
@@ -106,7 +112,7 @@ class Writer:
         undos = await self.store.load_undos(number)
         affected = {market.market for undo in undos for market in undo.markets}
         states = await self._markets(affected)
-        minutes = await self.store.load_minutes(affected, 0)
+        minutes = await self.store.load_minutes(dict.fromkeys(affected, (0, self.state.head.as_of)))
         records = {market: state.market for market, state in states.items()}
         return await self.commit(
             roll_back(self.state, ancestor, undos, records, minutes, self.rules, live=self.live)
@@ -116,5 +122,6 @@ class Writer:
         """Bring what is due to `as_of`."""
         as_of = max(as_of, self.state.head.as_of)
         due = await self.store.due(as_of, limit)
-        changes = refresh(self.state, await self._markets(due), as_of, as_of, self.rules, live=self.live)
+        markets = await self._markets(due, as_of)
+        changes = refresh(self.state, markets, as_of, as_of, self.rules, live=self.live)
         return None if changes is None else await self.commit(changes)

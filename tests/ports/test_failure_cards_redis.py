@@ -195,7 +195,7 @@ def _reads(side: Side) -> list[Coroutine[Any, Any, object]]:
         store.load(),
         store.head(),
         store.load_markets([token(0), token(1)]),
-        store.load_minutes([token(0)], 0),
+        store.load_minutes({token(0): (0, 2 * MONDAY_MS)}),
         store.load_undos(0),
         store.due(MONDAY_MS * 2, 10),
         outbox.cursor(),
@@ -236,7 +236,6 @@ async def test_reads_of_several_round_trips_fail_in_the_second(
     calls = (
         store.load,
         lambda: store.load_markets([token(0)]),
-        lambda: store.load_minutes([token(0)], 0),
         lambda: store.load_undos(0),
     )
     for call in calls:

@@ -22,7 +22,7 @@ from listener.application.errors import (
 from listener.application.interfaces import ChainIdentity, Cursor, MarketStore, Outbox, RowId
 from listener.application.state import ChangeSet, Finality, Head, Rules
 from listener.domain.entities import Candle
-from listener.domain.value_objects import DAY_MS, MINUTE_MS, Interval, MarketId
+from listener.domain.value_objects import DAY_MS, MINUTE_MS, Address, Interval, MarketId
 from listener.infrastructure.redis.client import Database
 from listener.infrastructure.redis.codec import decode_candle, encode_trade, stats_fields
 from listener.infrastructure.redis.keys import Keys
@@ -39,6 +39,7 @@ from tests.fakes.build import (
     rules,
     swap,
     token,
+    token_info,
 )
 from tests.fakes.chain import LocalChain
 from tests.fakes.servers import proxy_to
@@ -277,6 +278,21 @@ async def test_markets_survive_a_round_trip(bench: Bench) -> None:
     assert await bench.store.load_markets([]) == {}
 
 
+async def test_many_markets_are_read_together(bench: Bench) -> None:
+    """Each market gets its own day, however many are asked for at once."""
+    writer, tokens = await started(bench), 70
+    writer.chain.tokens.update({Address(token(n)): token_info(n % 3) for n in range(tokens)})
+    for n in range(tokens):
+        writer.chain.mine(created(n), swap(n, n + 1, 7))
+    writer.chain.mine(created(tokens))
+    await writer.follow()
+    loaded = await bench.store.load_markets([token(n) for n in range(tokens)])
+    assert {market: state.day.total() for market, state in loaded.items()} == {
+        token(n): writer.kept[token(n)].day.total() for n in range(tokens)
+    }
+    assert all(state.live == writer.kept[market].live for market, state in loaded.items())
+
+
 async def test_extreme_amounts_survive_a_round_trip(bench: Bench) -> None:
     """The largest and the smallest amounts are stored to the last unit."""
     writer = await started(bench)
@@ -411,16 +427,22 @@ async def test_old_candles_are_trimmed(bench: Bench) -> None:
     assert [candle.first for candle in minutes] == [candle.first for candle in days[1:]]
 
 
-async def test_minutes_are_read_from_a_time_on(bench: Bench) -> None:
-    """Minutes come in order, from the one asked for; a market without any has none."""
+async def test_minutes_of_a_span_are_read(bench: Bench) -> None:
+    """Minutes come in order, from the first to the last one asked for; there may be none."""
     writer = await traded(bench)
     await writer.follow()
     minutes = await bench.candles(token(0), "1m")
-    assert await bench.store.load_minutes([token(0)], 0) == {token(0): minutes}
-    since = minutes[1].open_time
-    assert await bench.store.load_minutes([token(0)], since) == {token(0): minutes[1:]}
-    assert await bench.store.load_minutes([token(0)], since + 1) == {token(0): []}
-    assert await bench.store.load_minutes([], 0) == {}
+    assert len(minutes) > 1
+    first, last = minutes[0].open_time, minutes[-1].open_time
+    for span, inside in (
+        ((0, last), minutes),
+        ((first, last), minutes),
+        ((first + 1, last), minutes[1:]),
+        ((first, last - 1), minutes[:-1]),
+        ((last + 1, last + 2), []),
+    ):
+        assert await bench.store.load_minutes({token(0): span}) == {token(0): inside}
+    assert await bench.store.load_minutes({}) == {}
 
 
 async def test_undos_survive_a_round_trip(bench: Bench) -> None:

@@ -20,6 +20,7 @@ HOUR_S: Final = 3_600
 MOST_BEHIND: Final = 10
 """Blocks that a node may be behind."""
 RANDOM: Final = "random"
+RETENTION: Final = {"1m": 1_441 * MINUTE_MS, "5m": 2 * DAY_MS}
 
 
 def random_plan(seed: int) -> Plan:
@@ -115,7 +116,6 @@ def busy(chain: int) -> Plan:
 def slow(chain: int) -> Plan:
     """A chain whose blocks are hours apart: figures roll off and candles are trimmed between them."""
     rng = Random(f"slow/{chain}")
-    retention = {"1m": 1_441 * MINUTE_MS, "5m": 2 * DAY_MS}
     return Plan(
         "slow",
         0,
@@ -128,7 +128,7 @@ def slow(chain: int) -> Plan:
             "1d",
             finality=Finality(_finality(rng)),
             audit_blocks=rng.choice((0, 6)),
-            retention_ms=retention,
+            retention_ms=RETENTION,
         ),
         limits=Limits(poll_s=1200),
         stretch=600,
@@ -212,6 +212,22 @@ def mixed(seed: int) -> Plan:
     plan = live(seed)
     faults = _faults(Random(f"mixed/{seed}"), plan)
     return replace(plan, scenario="mixed", faults=replace(faults, process=ProcessFaults()))
+
+
+def rolling(seed: int) -> Plan:
+    """Blocks some minutes apart for more than a day, so that folded minutes have to be told apart again."""
+    rng = Random(f"rolling/{seed}")
+    plan = Plan(
+        "rolling",
+        seed,
+        seed % 4,
+        pace=Pace(block_s=900, history=90, blocks=24, forks=0.25, busy=0.9, markets=2),
+        rules=rules("5m", "1d", finality=Finality(6), audit_blocks=0, retention_ms=RETENTION),
+        limits=Limits(poll_s=150, range_blocks=8, commit_trades=rng.choice((5, 20))),
+        stretch=75,
+        handles_max=200_000,
+    )
+    return replace(plan, faults=_faults(rng, plan))
 
 
 def deep_fork(seed: int, depth: int) -> Plan:

@@ -6,16 +6,19 @@ A failure names its seed and the command that runs it again.
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from itertools import takewhile
 from pathlib import Path
 
 import pytest
 
+from listener.domain.entities import Candle
+from listener.domain.rolling import Past
 from tests.simulation.bugs import BUGS, SEEDS
 from tests.simulation.campaign import Run, regressions, run_crashes, run_seeds
 from tests.simulation.loop import SimFailure
 from tests.simulation.plan import Plan
-from tests.simulation.scenarios import RANDOM, SCENARIOS, deep_fork, plan_of
+from tests.simulation.scenarios import RANDOM, SCENARIOS, deep_fork, plan_of, rolling
 from tests.simulation.world import World
 
 pytestmark = [pytest.mark.no_cover, pytest.mark.timeout(300)]
@@ -67,6 +70,21 @@ def test_a_deeper_fork_ends_the_listener(depth: int) -> None:
     assert head is not None
     assert (head.number, head.hash) == (before.number, before.hash)
     assert not list(world.check.differences())
+
+
+def test_a_day_rolls_off_whatever_goes_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Minutes that were folded are told apart again, each time as they were committed."""
+    split, places = Past.split, []
+
+    def counted(past: Past, place: int, minutes: Sequence[Candle]) -> Past:
+        places.append(place)
+        return split(past, place, minutes)
+
+    monkeypatch.setattr(Past, "split", counted)
+    for seed in range(20):
+        World(rolling(seed)).run()
+    assert len(places) > 200
+    assert any(places), "not only the oldest stretch is split"
 
 
 @pytest.mark.parametrize("name", regressions())

@@ -737,6 +737,93 @@ async def test_a_minute_that_fell_out_unseen_survives_a_reorg(world: World, *, r
     await check(world)
 
 
+async def day_old(world: World) -> None:
+    """The market trades every five minutes for two hours, the rest of the day is quiet and about to end."""
+    for number in range(24):
+        world.chain.mine(swap(0, number % 5 + 1, 7), after_ms=5 * MINUTE_MS)
+    world.chain.mine_empty(10)
+    await world.run()
+    world.clock.pass_ms(DAY_MS - MINUTE_MS)
+    await world.run()
+
+
+@pytest.mark.parametrize("restart", [False, True])
+@pytest.mark.parametrize("with_blocks", [False, True])
+async def test_minutes_roll_off_one_by_one(world: World, *, restart: bool, with_blocks: bool) -> None:
+    """Folded minutes are told apart when they fall out of the day, by blocks or by time alone."""
+    await day_old(world)
+    if with_blocks:
+        world.chain.mine(after_ms=world.clock.time - world.chain.tip.timestamp)
+    seen = []
+    for _ in range(12):
+        if restart:
+            world.new_follower()
+        world.clock.pass_ms(11 * MINUTE_MS)
+        if with_blocks:
+            world.chain.mine(swap(0, 1, 9), after_ms=11 * MINUTE_MS)
+        await world.run()
+        assert await world.readable() == await fresh(world)
+        seen.append(int((await world.redis.hgetall(KEYS.stats(token(0))))[b"count"]))
+    assert seen[:3] == ([23, 22, 21] if with_blocks else [22, 20, 18])
+    assert seen[-1] == (12 if with_blocks else 0)
+
+
+@pytest.mark.parametrize("later_ms", [0, 9 * MINUTE_MS, 33 * MINUTE_MS, 3 * 60 * MINUTE_MS])
+async def test_a_reorg_while_minutes_roll_off(world: World, later_ms: int) -> None:
+    """Time may have passed since the block that is undone, and minutes of the same hour with it."""
+    await day_old(world)
+    world.clock.pass_ms(11 * MINUTE_MS)
+    world.chain.mine(swap(0, 1, 9), after_ms=world.clock.time - world.chain.tip.timestamp)
+    await world.run()
+    world.clock.pass_ms(later_ms)
+    await world.run()
+    world.chain.fork(1)
+    world.chain.mine(created(1))
+    world.chain.mine(swap(0, 1, 8))
+    await world.run()
+    await check(world)
+
+
+async def test_minutes_that_roll_off_while_history_loads(world: World) -> None:
+    """A run of final blocks may end a day after minutes that were committed before it."""
+    await day_old(world)
+    for _ in range(40):
+        world.chain.mine(swap(0, 1, 9), after_ms=7 * MINUTE_MS)
+    world.chain.mine(swap(0), after_ms=DAY_MS - 4 * 60 * MINUTE_MS)
+    for _ in range(40):
+        world.chain.mine(swap(0, 1, 8), after_ms=3 * MINUTE_MS)
+    await world.run()
+    assert [changes for changes in world.observer.commits if len(changes.blocks) > 1]
+    await check(world)
+
+
+async def test_history_may_be_a_day_behind_the_clock(world: World) -> None:
+    """Of the minutes of one run some may be older than a day already, when figures hold up to now."""
+    await world.run()
+    world.clock.pass_ms(DAY_MS + 60 * MINUTE_MS)
+    await world.run()
+    for _ in range(40):
+        world.chain.mine(swap(0, 1, 9), after_ms=3 * MINUTE_MS)
+    await world.run()
+    assert [changes for changes in world.observer.commits if len(changes.blocks) > 1]
+    assert (await world.redis.hgetall(KEYS.stats(token(0))))[b"count"] == b"20"
+    await check(world)
+
+
+@pytest.mark.parametrize(("others", "error"), [(0, TornData), (1, Superseded)])
+async def test_a_store_that_lost_a_minute_is_not_built_upon(
+    world: World, others: int, error: type[ListenerError]
+) -> None:
+    """Minutes that roll off are those that were committed; unless somebody else has written since."""
+    await day_old(world)
+    await world.redis.zremrangebyrank(KEYS.candles(token(0), "1m"), 3, 3)
+    await world.redis.hincrby(KEYS.head, "gen", others)
+    world.clock.pass_ms(8 * MINUTE_MS)
+    before = await world.dump()
+    await world.fails(error, "not stored")
+    assert await world.dump() == before
+
+
 async def test_many_due_markets_come_in_slices(world: World) -> None:
     """More markets than one commit may refresh are refreshed in several, all of them."""
     for start in range(0, 450, 50):

@@ -20,6 +20,7 @@ from listener.application.use_cases.process_block import (
 from listener.application.use_cases.resolve_block import Resolved, resolve_blocks
 from listener.domain.entities import Trade
 from listener.domain.events import CandlesClosed, HistoryLoaded, StatsUpdated, TradeProcessed
+from listener.domain.rolling import RollingDay
 from listener.domain.value_objects import DAY_MS, MINUTE_MS, Address, Interval, TradeId, ratio
 from tests.fakes.brute import figures_in, series_of
 from tests.fakes.build import (
@@ -113,7 +114,7 @@ def test_a_wide_candle_is_the_merge_of_its_narrow_ones(trades: list[Trade]) -> N
 
 @given(trades_over_time(), st.data())
 def test_folding_in_parts_is_folding_at_once(trades: list[Trade], data: st.DataObject) -> None:
-    """Wherever a run of trades is cut, the newest candles, the day and the last price are the same."""
+    """Wherever a run of trades is cut, the newest candles and the last price are the same."""
     cut = data.draw(st.integers(1, len(trades)))
     start = MarketState.new(market(), 5)
     whole, _ = fold_trades(start, trades, RULES)
@@ -121,7 +122,6 @@ def test_folding_in_parts_is_folding_at_once(trades: list[Trade], data: st.DataO
     parts = fold_trades(half, trades[cut:], RULES)[0] if trades[cut:] else half
     assert parts.live == whole.live
     assert parts.last_price == whole.last_price
-    assert parts.day.total() == whole.day.total()
 
 
 @given(trades_over_time())
@@ -435,6 +435,8 @@ def test_the_head_moves_and_time_does_not_go_back() -> None:
 def test_figures_are_due_when_their_oldest_minute_falls_out() -> None:
     """A market that traded is due one day after its oldest minute; one that never did is never due."""
     state, _ = fold_trades(MarketState.new(market(), 5), [trade(1, time=MONDAY_MS + 61_000)], RULES)
+    assert state.live[0] is not None
+    state = state._replace(day=RollingDay.of([state.live[0]]))
     assert next_due(state, MONDAY_MS + 61_000, RULES) == MONDAY_MS + MINUTE_MS + DAY_MS
     assert next_due(MarketState.new(market(), 5), MONDAY_MS, RULES) is None
 
@@ -444,7 +446,8 @@ def test_an_empty_day_is_due_when_a_candle_expires() -> None:
     by = rules(retention_ms=RETENTION)
     state, _ = fold_trades(MarketState.new(market(), 5), [trade(1)], by)
     as_of = MONDAY_MS + DAY_MS
-    idle = state._replace(day=state.day.advance(as_of))
+    assert state.live[0] is not None
+    idle = state._replace(day=RollingDay.of([state.live[0]]).advance(as_of))
     assert next_due(idle, as_of, by) == MONDAY_MS + RETENTION["1m"] + MINUTE_MS
     late = MONDAY_MS + 300 * DAY_MS
     assert next_due(idle, late, by) == late + MINUTE_MS

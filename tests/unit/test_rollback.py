@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from listener.application.state import Finality, Rules
@@ -137,8 +137,15 @@ def test_undoing_what_was_applied_changes_nothing(
     check_figures(made)
 
 
+EXPIRED = [Block(12_000, (created(0), swap(0), created(1))), Block(4 * DAY_MS, ())]
+"""A minute that rolls off, and is trimmed, while blocks that can be undone do not trade."""
+
+
 @settings(max_examples=100)
 @given(beginnings, branches(), branches(), st.sampled_from([RULES, KEEPING]))
+@example(
+    EXPIRED, [*[Block(0, ())] * (FINALITY - 1), Block(0, (graduate(0),)), Pause(0)], [Block(0, ())], KEEPING
+)
 def test_a_reorg_ends_where_a_fresh_run_ends(
     beginning: list[Operation], orphaned: list[Operation], canonical: list[Operation], by: Rules
 ) -> None:

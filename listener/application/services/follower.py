@@ -54,11 +54,15 @@ from listener.application.use_cases.resolve_block import resolve_blocks, resolve
 from listener.application.use_cases.rollback import minutes_since, roll_back
 from listener.domain.chain import Extend, Gap, Reorg, Stale, relate
 from listener.domain.entities import TokenInfo
+from listener.domain.errors import MinutesMissing
 from listener.domain.facts import BlockFacts
 from listener.domain.value_objects import MINUTE_MS, Address, BlockRef, MarketId, Timestamp
 
 REFRESH_SLICE: Final = 200
 """Markets brought up to date by one refresh commit, so that it never delays a block for long."""
+
+MINUTES_SLICE: Final = 200
+"""Markets whose minutes that roll off are read in one round trip."""
 
 AUDIT_PATIENCE_S: Final = 30.0
 """How long history waits for an audit that makes no progress."""
@@ -146,6 +150,7 @@ class Follower:
         self._corrections = Corrections()
         self._runs = Runs(limits.commit_trades)
         self._written = Behind()
+        self._writing_from: Timestamp = 0
         self._trades = 0
         self._passed_minute = -1
         self._hinted = False
@@ -379,10 +384,14 @@ class Follower:
         tokens = await self._tokens(run.blocks)
         resolved = resolve_history(self.state, run, tokens, self._rules)
         markets = await self._load_ours(resolved.touched() - resolved.created.keys())
+        markets = await self._with_minutes(
+            markets, max(self.state.head.as_of, run.blocks[-1].block.timestamp)
+        )
         changes = process_blocks(self.state, markets, resolved, self._rules, live=False, undoable=False)
         await self._settle()
         self._recovery.used(changes.head.gen)
         self._follow(changes)
+        self._writing_from = run.blocks[0].block.timestamp
         await self._written.start(self._write(changes, tip, started))
 
     async def _write(self, changes: ChangeSet, tip: BlockRef, started: float) -> None:
@@ -420,6 +429,7 @@ class Follower:
         tokens = await self._tokens([facts])
         resolved = resolve_blocks(self.state, [facts], tokens, self._rules)
         markets = await self._load_ours(resolved.touched() - resolved.created.keys())
+        markets = await self._with_minutes(markets, max(self.state.head.as_of, facts.block.timestamp))
         changes = process_blocks(self.state, markets, resolved, self._rules, live=self._tell, undoable=True)
         await self._commit_and_follow(changes, started)
         self._trades += changes.counted
@@ -451,7 +461,8 @@ class Follower:
             raise Superseded(f"before-images above block {ancestor.number} are not those of our blocks")
         affected = {undo.market for block in undos for undo in block.markets}
         states = await self._load_ours(affected)
-        minutes = await self._store.load_minutes(affected, minutes_since(undos)) if affected else {}
+        span = (minutes_since(undos), self.state.head.as_of)
+        minutes = await self._store.load_minutes(dict.fromkeys(affected, span))
         changes = roll_back(
             self.state,
             ancestor,
@@ -515,7 +526,8 @@ class Follower:
         while True:
             started = self._clock.monotonic()
             due = await self._store.due(as_of, REFRESH_SLICE)
-            changes = refresh(state, await self._load(due), as_of, closing, self._rules, live=self._tell)
+            markets = await self._with_minutes(await self._load(due), as_of)
+            changes = refresh(state, markets, as_of, closing, self._rules, live=self._tell)
             if changes is not None:
                 await self._commit_and_follow(changes, started)
             if len(due) < REFRESH_SLICE:
@@ -527,13 +539,38 @@ class Follower:
         wanted = set(markets)
         found = await self._load(wanted)
         if missing := wanted - found.keys():
-            if await self._store.head() == self.state.head:
-                raise TornData(
-                    f"{len(missing)} markets that were committed are not stored: {min(missing)}, …: somebody "
-                    "has removed keys of ours; run `listener resync`"
-                )
-            raise Superseded(f"{len(missing)} markets that were committed are not stored: {min(missing)}, …")
+            raise await self._lost(f"{len(missing)} markets that were committed: {min(missing)}, …")
         return found
+
+    async def _with_minutes(
+        self, markets: dict[MarketId, MarketState], as_of: Timestamp
+    ) -> dict[MarketId, MarketState]:
+        """The same states, their days able to advance to `as_of`.
+
+        The minutes are a day old, so that what is being written need not be waited for, as a rule.
+        """
+        spans = [(market, span) for market, state in markets.items() if (span := state.day.wanted(as_of))]
+        if any(last + MINUTE_MS > self._writing_from for _, (_, last) in spans):
+            await self._settle()
+        for at in range(0, len(spans), MINUTES_SLICE):
+            found = await self._store.load_minutes(dict(spans[at : at + MINUTES_SLICE]))
+            for market, _ in spans[at : at + MINUTES_SLICE]:
+                state = markets[market]
+                try:
+                    day = state.day.with_minutes(as_of, found.get(market, ()))
+                except MinutesMissing as error:
+                    raise await self._lost(f"one-minute candles of {market}: {error}") from error
+                markets[market] = state._replace(day=day)
+        return markets
+
+    async def _lost(self, what: str) -> ListenerError:
+        """What it means that something we have committed is not stored."""
+        await self._settle()
+        if await self._store.head() == self.state.head:
+            return TornData(
+                f"not stored any more: {what}: somebody has changed keys of ours; run `listener resync`"
+            )
+        return Superseded(f"not stored any more: {what}")
 
     async def _load(self, markets: Iterable[MarketId]) -> dict[MarketId, MarketState]:
         """States of markets, from memory or from the store."""

@@ -52,7 +52,7 @@ def process_blocks(
 
     Args:
         state: what is committed; not modified.
-        markets: states of the touched markets that exist already.
+        markets: states of the touched markets that exist already, able to advance to the new head.
         resolved: contiguous blocks after the head.
         rules: the settings that matter.
         live: write rows for the backend one by one.
@@ -71,7 +71,7 @@ def process_blocks(
     for market_id in sorted(resolved.touched()):
         created = resolved.created.get(market_id)
         before = MarketState.new(created, len(rules.intervals)) if created else markets[market_id]
-        after = before
+        after, elapsed = before, before.day.advance(changes.head.as_of)
         told = _told(before.market, resolved.swaps.get(market_id, ()), folds.get(market_id), rules)
         candles: list[CandleChange] = []
         if told.number:
@@ -86,7 +86,8 @@ def process_blocks(
         if created or record:
             changes.records[market_id] = after.market
         if told.number:
-            after = after._replace(day=after.day.advance(changes.head.as_of))
+            minutes = [c.after for c in candles if c.interval is rules.intervals[0] and c.after]
+            after = after._replace(day=elapsed.add(minutes, changes.head.as_of))
             changes.counted += told.number
             changes.trades += told.newest
             changes.candles += candles
@@ -104,7 +105,7 @@ def process_blocks(
                     record,
                     told.number,
                     before.last_price,
-                    before.day.changed,
+                    elapsed.changed,
                     tuple((c.interval.name, c.open_time, c.before) for c in candles),
                 )
             )
@@ -163,7 +164,8 @@ def fold_minutes(
 ) -> tuple[MarketState, list[CandleChange]]:
     """Fold minutes, in order, into a market's candles of every interval.
 
-    The candles of an interval are folded from those of the widest one that fits into it.
+    The candles of an interval are folded from those of the widest one that fits into it. The day stays as it
+    is.
     """
     parts: list[Sequence[Candle]] = [minutes]
     for interval, base in zip(rules.intervals[1:], rules.bases, strict=True):
@@ -171,7 +173,6 @@ def fold_minutes(
         parts.append([Candle.joined(list(bucket), open_time) for open_time, bucket in buckets])
     changes: list[CandleChange] = []
     live: list[Candle | None] = []
-    day = state.day
     for interval, stored, folded in zip(rules.intervals, state.live, parts, strict=True):
         previous_close = stored.close if stored else state.last_price
         before, candle = stored, stored
@@ -183,10 +184,8 @@ def fold_minutes(
                 candle = Candle(*part[:-1], previous_close)
             changes.append(CandleChange(state.market.id, interval, part.open_time, candle, before))
             previous_close, before = candle.close, None
-            if interval is rules.intervals[0]:
-                day = day.put(candle)
         live.append(candle)
-    return MarketState(state.market, tuple(live), day, minutes[-1].close), changes
+    return MarketState(state.market, tuple(live), state.day, minutes[-1].close), changes
 
 
 def closed_by(state: StreamState, timestamp: Timestamp, rules: Rules) -> dict[str, Timestamp]:
@@ -206,7 +205,7 @@ def next_due(state: MarketState, as_of: Timestamp, rules: Rules) -> Timestamp | 
     """
     oldest = state.day.oldest
     if oldest is not None:
-        return oldest.open_time + DAY_MS
+        return oldest + DAY_MS
     expiries = [
         candle.open_time + rules.retention_ms[interval.name] + MINUTE_MS
         for interval, candle in zip(rules.intervals, state.live, strict=True)

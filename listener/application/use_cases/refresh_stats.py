@@ -22,7 +22,7 @@ def refresh(
 
     Args:
         state: what is committed.
-        markets: the markets that are due.
+        markets: the markets that are due, able to advance.
         as_of: not before the committed one.
         closing: candles that end by this instant are closed.
         rules: the settings that matter.

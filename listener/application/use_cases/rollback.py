@@ -79,10 +79,8 @@ def roll_back(
             changes.stats[market_id] = None
             changes.due[market_id] = None
             continue
-        day = RollingDay.of(
-            _restored_minutes(market_id, minutes.get(market_id, ()), restored, rules.intervals[0]),
-            start.changed,
-        ).advance(head.as_of)
+        kept = _restored_minutes(market_id, minutes.get(market_id, ()), restored, rules.intervals[0])
+        day = RollingDay.of(kept, start.changed).with_minutes(head.as_of, kept).advance(head.as_of)
         after = MarketState(records[market_id], (None,) * len(rules.intervals), day, last_prices[market_id])
         changes.states[market_id] = after
         changes.stats[market_id] = after.stats()

@@ -5,14 +5,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from decimal import Decimal
 from importlib.resources import files
-from typing import Any
+from typing import Any, Final
 
 from listener.application.errors import ForeignData, InterruptedReset, NewerSchema, Superseded, TornData
 from listener.application.interfaces import ChainIdentity, RowId, StoredStream
 from listener.application.state import BlockUndo, ChangeSet, Head, MarketState, Rules, StreamState, Written
-from listener.domain.entities import Candle, Market
+from listener.domain.entities import Candle
 from listener.domain.rolling import RollingDay
-from listener.domain.value_objects import DAY_MS, MINUTE_MS, BlockRef, MarketId, Price, Timestamp
+from listener.domain.value_objects import DAY_MS, MINUTE_MS, BlockRef, MarketId, Timestamp
 from listener.infrastructure.redis.client import Command, Database, Word
 from listener.infrastructure.redis.codec import (
     CandleTexts,
@@ -24,6 +24,9 @@ from listener.infrastructure.redis.codec import (
 from listener.infrastructure.redis.commands import RowData, Writes, encode_told, rows, writes
 from listener.infrastructure.redis.keys import REMOVING, SCHEMA, Keys
 from listener.infrastructure.redis.outbox import OutboxBounds, OutboxSize
+
+DAYS_AT_ONCE: Final = 32
+"""Markets whose minutes of a day are read in one round trip."""
 
 APPLY = files("listener.infrastructure.redis").joinpath("apply.lua").read_text()
 
@@ -204,7 +207,7 @@ class RedisStore:
         return bool(applied), [part.decode() for part in found]
 
     async def load_markets(self, markets: Iterable[MarketId]) -> dict[MarketId, MarketState]:
-        """See `MarketStore.load_markets`. Two round trips, whatever the number of markets."""
+        """See `MarketStore.load_markets`."""
         ids = list(markets)
         if not ids:
             return {}
@@ -215,7 +218,7 @@ class RedisStore:
             wanted.append(("HMGET", keys.stats(market_id), "closeTime", "lastPrice"))
             wanted += [("ZRANGE", keys.candles(market_id, interval.name), -1, -1) for interval in intervals]
         answers = iter(await self._database.run_all(wanted))
-        found: list[tuple[Market, Timestamp, Price | None, tuple[Candle | None, ...]]] = []
+        found: list[MarketState] = []
         for market_id in ids:
             record, (close_time, last_price) = text(next(answers)), next(answers)
             newest = [next(answers) for _ in intervals]
@@ -227,51 +230,48 @@ class RedisStore:
                 for members in newest
             )
             changed = int(close_time) - MINUTE_MS + 1 if close_time else 0
-            found.append((market, changed, Decimal(last_price.decode()) if last_price else None, live))
-        traded = [market.id for market, _, last_price, _ in found if last_price is not None]
-        starts = {market.id: changed - DAY_MS + MINUTE_MS for market, changed, _, _ in found}
-        minutes = await self._minutes({market_id: starts[market_id] for market_id in traded})
-        return {
-            market.id: MarketState(
-                market,
-                live,
-                RollingDay.of(
-                    [
-                        decode_candle(data, market.base_decimals, market.quote_decimals)
-                        for data in minutes.get(market.id, ())
-                    ],
-                    changed,
-                ),
-                last_price,
-            )
-            for market, changed, last_price, live in found
-        }
+            price = Decimal(last_price.decode()) if last_price else None
+            found.append(MarketState(market, live, RollingDay.of((), changed), price))
+        for at in range(0, len(found), DAYS_AT_ONCE):
+            found[at : at + DAYS_AT_ONCE] = await self._with_days(found[at : at + DAYS_AT_ONCE])
+        return {state.market.id: state for state in found}
 
-    async def _minutes(self, since: Mapping[MarketId, Timestamp]) -> dict[MarketId, list[bytes]]:
-        if not since:
-            return {}
-        minute = self._rules.intervals[0].name
+    async def _with_days(self, states: Sequence[MarketState]) -> list[MarketState]:
+        """The same with the minutes that counted when the figures last changed, folded as they are read."""
         answers = await self._database.run_all(
-            ("ZRANGE", self._keys.candles(market_id, minute), start, "+inf", "BYSCORE")
-            for market_id, start in since.items()
+            self._minutes(state.market.id, state.day.changed - DAY_MS + MINUTE_MS, "+inf") for state in states
         )
-        return dict(zip(since, answers, strict=True))
+        return [
+            state._replace(
+                day=RollingDay.of(
+                    (
+                        decode_candle(data, state.market.base_decimals, state.market.quote_decimals)
+                        for data in members
+                    ),
+                    state.day.changed,
+                )
+            )
+            for state, members in zip(states, answers, strict=True)
+        ]
 
     async def load_minutes(
-        self, markets: Iterable[MarketId], since: Timestamp
+        self, spans: Mapping[MarketId, tuple[Timestamp, Timestamp]]
     ) -> dict[MarketId, list[Candle]]:
-        """See `MarketStore.load_minutes`."""
-        encoded = await self._minutes(dict.fromkeys(markets, since))
-        if not encoded:
-            return {}
-        decimals = await self._database.run_all(
-            ("HMGET", self._keys.market(market_id), "baseDecimals", "quoteDecimals") for market_id in encoded
-        )
+        """See `MarketStore.load_minutes`. One round trip."""
+        wanted: list[Command] = []
+        for market_id, (first, last) in spans.items():
+            wanted.append(("HMGET", self._keys.market(market_id), "baseDecimals", "quoteDecimals"))
+            wanted.append(self._minutes(market_id, first, last))
+        answers = iter(await self._database.run_all(wanted) if wanted else ())
         return {
             market_id: [decode_candle(data, int(base), int(quote)) for data in members]
-            for (market_id, members), (base, quote) in zip(encoded.items(), decimals, strict=True)
+            for market_id, (base, quote), members in zip(spans, answers, answers, strict=True)
             if base is not None and quote is not None
         }
+
+    def _minutes(self, market_id: MarketId, first: Word, last: Word) -> Command:
+        minute = self._rules.intervals[0].name
+        return ("ZRANGE", self._keys.candles(market_id, minute), first, last, "BYSCORE")
 
     async def load_undos(self, above: int) -> list[BlockUndo]:
         """See `MarketStore.load_undos`."""
