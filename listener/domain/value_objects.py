@@ -32,6 +32,7 @@ FIRST_MONDAY_MS: Final = 4 * DAY_MS
 
 PRICE_DIGITS: Final = 24
 _ROUNDED: Final = Context(prec=PRICE_DIGITS, rounding=ROUND_HALF_EVEN, Emin=-999_999, Emax=999_999)
+_divide: Final = _ROUNDED.divide
 EXACT: Final = Context(prec=MAX_PREC, Emin=MIN_EMIN, Emax=MAX_EMAX)
 """For sums and differences of prices, which are never rounded."""
 
@@ -129,7 +130,7 @@ def ratio(quote: int, base: int, exponent: int) -> Price:
         base: base units of the base token; not zero.
         exponent: base decimals minus quote decimals.
     """
-    price = _ROUNDED.divide(Decimal(quote), Decimal(base))
+    price = _divide(quote, base)
     return price.scaleb(exponent, _ROUNDED) if exponent else price
 
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from listener.application.history import Emitter, History
+from listener.application.history import History
 from listener.domain.facts import BlockFacts, Swapped
 from listener.domain.value_objects import BlockRef
-from listener.infrastructure.blockchain.columns import Columns
+from listener.infrastructure.blockchain.columns import Bytes, Columns
 
 
 def in_bulk(blocks: Sequence[BlockFacts]) -> History:
@@ -34,16 +34,13 @@ def fits(swap: Swapped) -> bool:
 
 def columns(swaps: Sequence[tuple[BlockRef, Swapped]], blocks: Sequence[BlockRef]) -> Columns:
     """Trades in columns."""
-    emitters = list(dict.fromkeys(Emitter(swap.source, swap.market) for _, swap in swaps))
-    traders = b"".join(swap.trader.removeprefix("0x").encode() for _, swap in swaps)
     return Columns(
         refs={block.number: block for block in blocks},
-        sources=emitters,
         block=np.array([block.number for block, _ in swaps], np.int64),
         log_index=np.array([swap.log_index for _, swap in swaps], np.int64),
-        source=np.array([emitters.index(Emitter(swap.source, swap.market)) for _, swap in swaps], np.int64),
-        tx_hash=[swap.tx_hash for _, swap in swaps],
-        trader=np.frombuffer(traders, np.uint8).reshape(len(swaps), 40),
+        emitter=digits([swap.source + (swap.market or "\0" * 40)[-40:] for _, swap in swaps], 80),
+        tx_hash=digits([swap.tx_hash for _, swap in swaps], 64),
+        trader=digits([swap.trader for _, swap in swaps], 40),
         is_buy=np.array([swap.is_buy for _, swap in swaps], np.bool_),
         amounts=np.array(
             [
@@ -58,3 +55,9 @@ def columns(swaps: Sequence[tuple[BlockRef, Swapped]], blocks: Sequence[BlockRef
         has_fee=np.array([swap.fee is not None for _, swap in swaps], np.bool_),
         has_reserves=np.array([swap.reserves is not None for _, swap in swaps], np.bool_),
     )
+
+
+def digits(texts: Sequence[str], width: int) -> Bytes:
+    """Hex numbers by their digits."""
+    joined = "".join(text.removeprefix("0x") for text in texts)
+    return np.frombuffer(joined.encode(), np.uint8).reshape(len(texts), width)

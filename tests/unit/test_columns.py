@@ -9,18 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.application.errors import InconsistentReply
+from listener.application.errors import Retryable
 from listener.application.history import Emitter, History
 from listener.application.state import PriceMode
 from listener.application.use_cases.process_block import minutes_of
 from listener.domain.entities import Candle, Trade
 from listener.domain.facts import BlockFacts, Swapped
 from listener.domain.value_objects import Address, BlockRef, MarketId
-from listener.infrastructure.blockchain.columns import Columns, read
+from listener.infrastructure.blockchain.bulk import read
+from listener.infrastructure.blockchain.columns import Columns
 from listener.infrastructure.blockchain.venues import BondingCurve, decode_log
 from listener.infrastructure.blockchain.venues.bonding_curve import CURVE_CREATED, TRADE
 from listener.infrastructure.blockchain.venues.venue import TradeLayout
-from listener.infrastructure.blockchain.wire import Log, Row
+from listener.infrastructure.blockchain.wire import Log
 from tests.fakes.build import MONDAY_MS, curve, digest, market, swap, token
 from tests.fakes.bulk import columns
 
@@ -33,9 +34,9 @@ def word(value: int) -> str:
     return f"{value:064x}"
 
 
-def reply(*logs: dict[str, Any]) -> list[Row]:
+def reply(*logs: dict[str, Any]) -> bytes:
     """Logs as they come from a node."""
-    return msgspec.json.decode(msgspec.json.encode(logs), type=list[Row])
+    return msgspec.json.encode(logs)
 
 
 def log(
@@ -68,20 +69,20 @@ def refs(blocks: Sequence[int]) -> list[BlockRef]:
     ]
 
 
-def decoded(rows: Sequence[Row]) -> list[BlockFacts]:
+def decoded(told: bytes) -> list[BlockFacts]:
     """What the decoders say, one log after the other."""
     found: dict[int, list[Any]] = {}
-    for row in rows:
-        found.setdefault(int(row.block_number, 16), []).append(decode_log(row.log(), BondingCurve.decoders))
+    for one in msgspec.json.decode(told, type=list[Log]):
+        found.setdefault(int(one.block_number, 16), []).append(decode_log(one, BondingCurve.decoders))
     return [
         BlockFacts(ref, tuple(fact for fact in found[ref.number] if fact is not None))
         for ref in refs(list(found))
     ]
 
 
-def in_columns(rows: Sequence[Row]) -> History:
+def in_columns(told: bytes) -> History:
     """What the columns and, for the rest, the decoders say."""
-    reading = read(rows, BondingCurve.layouts)
+    reading = read(told, BondingCurve.layouts)
     rest: dict[int, list[Any]] = {number: [] for number in reading.hashes}
     for other in reading.others:
         rest[other.place()[0]].append(decode_log(other, BondingCurve.decoders))
@@ -122,7 +123,7 @@ oddities = st.sampled_from(
 
 
 @st.composite
-def replies(draw: st.DrawFn) -> list[Row]:
+def replies(draw: st.DrawFn) -> bytes:
     """Logs in order, some of them odd."""
     logs = []
     index = 0
@@ -146,9 +147,9 @@ def replies(draw: st.DrawFn) -> list[Row]:
 
 
 @given(replies())
-def test_columns_say_what_the_decoders_say(rows: list[Row]) -> None:
+def test_columns_say_what_the_decoders_say(told: bytes) -> None:
     """Whatever a reply holds: every log is told as its decoder tells it, in order, none twice, none lost."""
-    assert list(in_columns(rows).facts()) == decoded(rows)
+    assert list(in_columns(told).facts()) == decoded(told)
 
 
 def test_plain_trades_come_in_columns() -> None:
@@ -176,7 +177,7 @@ def test_two_kinds_of_trades_are_in_order() -> None:
     assert reading.trades is not None
     assert not reading.others
     told = reading.trades.at(refs([1, 2]))
-    swaps = told.swaps(told.sources)
+    swaps = told.swaps(told.emitters())
     assert [(ref.number, one.log_index) for ref, one in swaps] == [(1, 3), (1, 7), (1, 9), (2, 3), (2, 7)]
     who = Address(f"0x{0xBEEF:040x}")
     assert swaps[1][1] == Swapped(
@@ -208,7 +209,7 @@ def test_two_kinds_of_trades_are_in_order() -> None:
 )
 def test_replies_that_contradict_themselves_are_refused(logs: list[dict[str, Any]]) -> None:
     """Places that are none, or one block with two numbers, or two blocks with one."""
-    with pytest.raises(InconsistentReply):
+    with pytest.raises(Retryable):
         read(reply(*logs), BondingCurve.layouts)
 
 
@@ -261,7 +262,7 @@ def test_folds_are_those_of_single_trades(
     markets = {
         Emitter(curve(number), token(number)): market(number, base_decimals=base, quote_decimals=quote)
         for number, (base, quote) in decimals.items()
-        if Emitter(curve(number), token(number)) in batch.sources
+        if Emitter(curve(number), token(number)) in batch.emitters()
     }
     folds = batch.fold(markets, newest, mode)
     for emitter, whose in markets.items():
@@ -304,7 +305,7 @@ def test_prices_that_doubles_cannot_tell_apart() -> None:
         assert isinstance(fact, Swapped)
         swaps.append((ref, fact._replace(base=huge, quote=quote)))
     batch = columns(swaps, [ref])
-    (fold,) = batch.fold({batch.sources[0]: market(0)}, 0, "execution").values()
+    (fold,) = batch.fold(dict.fromkeys(batch.emitters(), market(0)), 0, "execution").values()
     assert (fold.minutes[0].high, fold.minutes[0].low) == ((huge + 3, huge), (huge, huge))
 
 
@@ -314,10 +315,10 @@ def test_parts_make_the_whole(swaps: list[tuple[BlockRef, Swapped]], data: st.Da
     batch = columns(swaps, [ref for ref, _ in swaps])
     number = data.draw(st.integers(0, swaps[-1][0].number + 1))
     early, late = batch.split(number)
-    assert [ref.number <= number for ref, _ in early.swaps(early.sources)] == [True] * len(early)
-    assert [ref.number > number for ref, _ in late.swaps(late.sources)] == [True] * len(late)
+    assert [ref.number <= number for ref, _ in early.swaps(early.emitters())] == [True] * len(early)
+    assert [ref.number > number for ref, _ in late.swaps(late.emitters())] == [True] * len(late)
     whole = early.joined([late])
-    assert whole.swaps(whole.sources) == batch.swaps(batch.sources)
+    assert whole.swaps(whole.emitters()) == batch.swaps(batch.emitters())
     assert whole.emitters() == batch.emitters()
     assert whole.per_block() == batch.per_block()
 
@@ -327,11 +328,10 @@ def test_batches_of_different_emitters_are_joined() -> None:
     first, second = ([(ref, swap(number)(0, ""))] for number, ref in enumerate(refs([1, 2])))
     parts: list[Columns] = [columns(part, [part[0][0]]) for part in (first, second)]  # type: ignore[arg-type]
     whole = parts[0].joined(parts[1:])
-    assert whole.swaps(whole.sources) == [*first, *second]
+    assert whole.swaps(whole.emitters()) == [*first, *second]
 
 
 def test_a_layout_names_its_events_topic() -> None:
     """Columns are only taken where the decoder of the same topic exists."""
     assert BondingCurve.layouts.keys() <= BondingCurve.decoders.keys()
     assert replace(columns([], []), refs={}).emitters() == {}
-    assert isinstance(reply(log())[0].log(), Log)

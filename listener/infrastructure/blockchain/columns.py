@@ -1,27 +1,22 @@
-"""Trades in bulk: the logs of a large reply as numpy columns instead of an object for each.
+"""Trades in bulk: numpy columns instead of an object for each, folded at once.
 
-A log is taken into the columns only where it has exactly the form that its venue's `TradeLayout` says; any
-other is left to the venue's decoder. Amounts are two 64-bit halves, and sums are made of 32-bit limbs: all is
-exact.
+Amounts are two 64-bit halves, and sums are made of 32-bit limbs: all is exact.
 """
 
-import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import compress, islice, pairwise, repeat
-from typing import Any, Final, NamedTuple
+from functools import cached_property
+from itertools import islice, pairwise, repeat
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from listener.application.errors import InconsistentReply
 from listener.application.history import BulkFold, Emitter
 from listener.application.state import PriceMode
 from listener.domain.entities import Market, MinuteFold, Trade
 from listener.domain.facts import Swapped
 from listener.domain.value_objects import MINUTE_MS, BlockRef, MarketId, TradeId
-from listener.infrastructure.blockchain.venues.venue import TradeLayout
-from listener.infrastructure.blockchain.wire import Log, Row
 
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]
@@ -31,44 +26,27 @@ Halves = npt.NDArray[np.uint64]
 
 BASE, QUOTE, FEE, BASE_RESERVE, QUOTE_RESERVE = range(5)
 
-WORD: Final = 64
-"""Hex digits of a data word or a topic."""
-MOST_BLOCKS: Final = 2**48
-MOST_LOGS: Final = 2**31
 
-_ADDRESS: Final = re.compile("0x[0-9a-f]{40}")
-_EIGHT_ZEROS: Final = np.frombuffer(b"00000000", np.uint64)[0]
+ADDRESS: Final = 40
+"""Hex digits of an address."""
+_MIXED: Final = np.array([(0x9E3779B97F4A7C15 ** (2 * place + 1)) % 2**64 for place in range(10)], np.uint64)
+"""Odd factors: whether two emitters with one sum are the same is looked at."""
 _LOW: Final = np.uint64(0xFFFF_FFFF)
 _LIMB: Final = np.uint64(32)
-_NOT_HEX: Final = 256
 _NEARLY: Final = 1e-12
 """Quotients of doubles that are closer than this may be in the wrong order: exact ones decide."""
 
 
-def _pairs(digits: str) -> npt.NDArray[np.uint16]:
-    """The byte that two hex digits stand for, by the two as a 16-bit integer; `_NOT_HEX` for all others."""
-    table = np.full(2**16, _NOT_HEX, np.uint16)
-    for high in digits:
-        for low in digits:
-            table[np.frombuffer((high + low).encode(), np.uint16)[0]] = int(high + low, 16)
-    return table
-
-
-_HEX: Final = _pairs("0123456789abcdefABCDEF")
-_LOWER_HEX: Final = _pairs("0123456789abcdef")
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Columns:
     """Trades of final blocks, in order. Implements `TradeBatch`.
 
     Attributes:
         refs: blocks by number, those of the rows among them.
-        sources: all emitters.
         block: number of each row's block, ascending.
         log_index: of each row.
-        source: index into `sources` of each row.
-        tx_hash: of each row.
+        emitter: 40 hex digits of the emitter and 40 of the market that the event names, or zero bytes.
+        tx_hash: 64 hex digits for each row.
         trader: 40 hex digits for each row.
         is_buy: of each row.
         amounts: base, quote, fee and the two reserves of each row.
@@ -77,11 +55,10 @@ class Columns:
     """
 
     refs: Mapping[int, BlockRef]
-    sources: Sequence[Emitter]
     block: Integers
     log_index: Integers
-    source: Integers
-    tx_hash: list[str]
+    emitter: Bytes
+    tx_hash: Bytes
     trader: Bytes
     is_buy: Flags
     amounts: Halves
@@ -95,10 +72,27 @@ class Columns:
         """The same, their blocks known."""
         return replace(self, refs={block.number: block for block in blocks})
 
+    @cached_property
+    def grouped(self) -> tuple[list[Emitter], Integers]:
+        """All emitters, and which of them each row's is."""
+        keys = (self.emitter.view(np.uint64) * _MIXED).sum(axis=1, dtype=np.uint64)
+        _, first, source = np.unique(keys, return_index=True, return_inverse=True)
+        if (self.emitter != self.emitter[first][source]).any():
+            whole = self.emitter.view(np.dtype((np.void, 2 * ADDRESS)))[:, 0]
+            _, first, source = np.unique(whole, return_index=True, return_inverse=True)
+        told = self.emitter[first]
+        named = told[:, ADDRESS].astype(np.bool_).tolist()
+        addresses, markets = texts(told[:, :ADDRESS]), texts(told[:, ADDRESS:])
+        return [
+            Emitter(address, MarketId(market) if is_named else None)
+            for address, market, is_named in zip(addresses, markets, named, strict=True)
+        ], source
+
     def emitters(self) -> dict[Emitter, int]:
         """See `TradeBatch.emitters`."""
-        counts = np.bincount(self.source, minlength=len(self.sources)).tolist()
-        return {emitter: count for emitter, count in zip(self.sources, counts, strict=True) if count}
+        sources, source = self.grouped
+        counts = np.bincount(source, minlength=len(sources)).tolist()
+        return dict(zip(sources, counts, strict=True))
 
     def per_block(self) -> dict[int, int]:
         """See `TradeBatch.per_block`."""
@@ -108,18 +102,12 @@ class Columns:
     def joined(self, later: Sequence["Columns"]) -> "Columns":
         """See `TradeBatch.joined`."""
         parts = [self, *later]
-        index = {emitter: None for part in parts for emitter in part.sources}
-        places = {emitter: place for place, emitter in enumerate(index)}
-        translated = [
-            np.array([places[emitter] for emitter in part.sources], np.int64)[part.source] for part in parts
-        ]
         return Columns(
             {number: ref for part in parts for number, ref in part.refs.items()},
-            list(index),
             np.concatenate([part.block for part in parts]),
             np.concatenate([part.log_index for part in parts]),
-            np.concatenate(translated),
-            [tx_hash for part in parts for tx_hash in part.tx_hash],
+            np.concatenate([part.emitter for part in parts]),
+            np.concatenate([part.tx_hash for part in parts]),
             np.concatenate([part.trader for part in parts]),
             np.concatenate([part.is_buy for part in parts]),
             np.concatenate([part.amounts for part in parts]),
@@ -134,13 +122,12 @@ class Columns:
 
     def rows(self, chosen: slice | Integers) -> "Columns":
         """Some rows, in order."""
-        tx_hash = self.tx_hash[chosen] if isinstance(chosen, slice) else self._tx_hashes(chosen)
         return replace(
             self,
             block=self.block[chosen],
             log_index=self.log_index[chosen],
-            source=self.source[chosen],
-            tx_hash=tx_hash,
+            emitter=self.emitter[chosen],
+            tx_hash=self.tx_hash[chosen],
             trader=self.trader[chosen],
             is_buy=self.is_buy[chosen],
             amounts=self.amounts[chosen],
@@ -151,14 +138,14 @@ class Columns:
     def swaps(self, emitters: Collection[Emitter]) -> list[tuple[BlockRef, Swapped]]:
         """See `TradeBatch.swaps`."""
         rows = np.flatnonzero(self._of(emitters))
-        refs, sources = self.refs, self.sources
+        refs, (sources, source_of) = self.refs, self.grouped
         return [
             (refs[block], Swapped(sources[source].source, log_index, tx_hash, sources[source].market, *told))
             for block, log_index, source, tx_hash, *told in zip(
                 self.block[rows].tolist(),
                 self.log_index[rows].tolist(),
-                self.source[rows].tolist(),
-                self._tx_hashes(rows),
+                source_of[rows].tolist(),
+                texts(self.tx_hash[rows]),
                 *self._told(rows),
                 strict=True,
             )
@@ -166,25 +153,18 @@ class Columns:
 
     def _of(self, emitters: Collection[Emitter]) -> Flags:
         """Which rows are of these emitters."""
-        chosen: Flags = np.array([emitter in emitters for emitter in self.sources], np.bool_)[self.source]
+        sources, source = self.grouped
+        chosen: Flags = np.array([emitter in emitters for emitter in sources], np.bool_)[source]
         return chosen
-
-    def _tx_hashes(self, rows: Integers) -> list[str]:
-        tx_hash = self.tx_hash
-        return [tx_hash[row] for row in rows.tolist()]
 
     def _told(self, rows: Integers) -> tuple[list[Any], ...]:
         """What the events say, as Python's objects: side, trader, base, quote, fee and reserves."""
-        texts = np.empty((len(rows), 42), np.uint8)
-        texts[:, :2] = np.frombuffer(b"0x", np.uint8)
-        texts[:, 2:] = self.trader[rows]
-        text = texts.tobytes().decode("ascii")
         base, quote, fee, base_reserve, quote_reserve = (
             integers(self.amounts[rows, kind]) for kind in range(5)
         )
         return (
             self.is_buy[rows].tolist(),
-            [text[at : at + 42] for at in range(0, len(text), 42)],
+            texts(self.trader[rows]),
             base,
             quote,
             _or_none(fee, self.has_fee[rows]),
@@ -195,12 +175,13 @@ class Columns:
         self, markets: Mapping[Emitter, Market], newest: int, price_mode: PriceMode
     ) -> dict[Emitter, BulkFold]:
         """See `TradeBatch.fold`."""
+        sources, source = self.grouped
         ours = self._of(markets)
         priced = _all_positive(self.amounts, BASE, QUOTE)
-        zeros = np.bincount(self.source[ours & ~priced], minlength=len(self.sources)).tolist()
+        zeros = np.bincount(source[ours & ~priced], minlength=len(sources)).tolist()
         rows = np.flatnonzero(ours & priced)
-        rows = rows[np.argsort(self.source[rows], kind="stable")]
-        edges = np.searchsorted(self.source[rows], np.arange(len(self.sources) + 1)).tolist()
+        rows = rows[np.argsort(source[rows], kind="stable")]
+        edges = np.searchsorted(source[rows], np.arange(len(sources) + 1)).tolist()
         kept = [np.arange(max(start, end - newest), end) for start, end in pairwise(edges)]
         trades = iter(self._trades(rows[np.concatenate(kept)], markets, price_mode))
         minutes = self._minutes(rows, price_mode)
@@ -211,7 +192,7 @@ class Columns:
                 minutes.get(place, ()),
                 list(islice(trades, min(end - start, newest))),
             )
-            for place, (emitter, (start, end)) in enumerate(zip(self.sources, pairwise(edges), strict=True))
+            for place, (emitter, (start, end)) in enumerate(zip(sources, pairwise(edges), strict=True))
             if end > start or zeros[place]
         }
 
@@ -220,10 +201,11 @@ class Columns:
     ) -> list[Trade]:
         blocks = self.block[rows].tolist()
         refs = [self.refs[block] for block in blocks]
-        ours = [markets.get(emitter) for emitter in self.sources]
+        emitters, source = self.grouped
+        ours = [markets.get(emitter) for emitter in emitters]
         ids = [market and market.id for market in ours]
         exponents = [market and market.price_exponent for market in ours]
-        sources = self.source[rows].tolist()
+        sources = source[rows].tolist()
         return list(
             map(
                 Trade._make,
@@ -232,7 +214,7 @@ class Columns:
                     blocks,
                     self.log_index[rows].tolist(),
                     [ref.hash for ref in refs],
-                    self._tx_hashes(rows),
+                    texts(self.tx_hash[rows]),
                     [ref.timestamp for ref in refs],
                     *self._told(rows),
                     [exponents[source] for source in sources],
@@ -246,7 +228,7 @@ class Columns:
         """Folds of rows that are sorted by emitter, by the emitter's index."""
         if not len(rows):
             return {}
-        source, times = self.source[rows], self._minute(rows)
+        source, times = self.grouped[1][rows], self._minute(rows)
         starts = np.flatnonzero(np.r_[True, (source[1:] != source[:-1]) | (times[1:] != times[:-1])])
         ends = np.r_[starts[1:], len(rows)]
         numerator, denominator = self._price(rows, price_mode)
@@ -314,10 +296,21 @@ def _or_none(values: list[Any], flags: Flags) -> list[Any]:
 
 def integers(halves: Halves) -> list[int]:
     """Python's integers."""
-    lower: list[int] = halves[:, 1].tolist()
-    if not halves[:, 0].any():
-        return lower
-    return [upper << 64 | low for upper, low in zip(halves[:, 0].tolist(), lower, strict=True)]
+    whole: list[int] = halves[:, 1].tolist()
+    large = np.flatnonzero(halves[:, 0])
+    for place, upper in zip(large.tolist(), halves[large, 0].tolist(), strict=True):
+        whole[place] |= upper << 64
+    return whole
+
+
+def texts(digits: Bytes) -> list[str]:
+    """Rows of hex digits, each behind `0x`."""
+    width = digits.shape[1] + 2
+    told = np.empty((len(digits), width), np.uint8)
+    told[:, :2] = np.frombuffer(b"0x", np.uint8)
+    told[:, 2:] = digits
+    text = told.tobytes().decode("ascii")
+    return [text[at : at + width] for at in range(0, len(text), width)]
 
 
 def _sums(halves: Halves, starts: Integers) -> list[int]:
@@ -366,173 +359,3 @@ def _exactly(numerator: Halves, denominator: Halves, rows: Integers, *, highest:
         if difference and (difference > 0) is highest:
             best = place
     return int(rows[best])
-
-
-class Reading(NamedTuple):
-    """What a reply holds.
-
-    Attributes:
-        hashes: of the blocks with logs, by number.
-        trades: those that have their layout's form; their `refs` are still missing.
-        others: all other logs.
-    """
-
-    hashes: Mapping[int, str]
-    trades: Columns | None
-    others: Sequence[Log]
-
-
-def read(rows: Sequence[Row], layouts: Mapping[str, TradeLayout]) -> Reading:
-    """Put the trades of a reply into columns.
-
-    Raises:
-        InconsistentReply: logs of one block name two hashes or two numbers, or numbers that are none.
-    """
-    texts = [row.block_hash for row in rows]
-    numbers = [row.block_number for row in rows]
-    number_of = dict(zip(texts, numbers, strict=True))
-    if [number_of[text] for text in texts] != numbers:
-        raise InconsistentReply("a reply has logs of one block under two numbers")
-    values = {text: _integer(number, MOST_BLOCKS) for text, number in number_of.items()}
-    hashes: dict[int, str] = {}
-    for text, value in values.items():
-        if hashes.setdefault(value, text.lower()) != text.lower():
-            raise InconsistentReply(f"a reply has logs of two blocks {value}")
-    indices = [row.log_index for row in rows]
-    index_of = {text: _integer(text, MOST_LOGS) for text in set(indices)}
-    block = np.fromiter(map(values.__getitem__, texts), np.int64, len(rows))
-    log_index = np.fromiter(map(index_of.__getitem__, indices), np.int64, len(rows))
-    taken = np.zeros(len(rows), np.bool_)
-    parts: list[Columns] = []
-    if _ascending(block, log_index):
-        for topic, layout in layouts.items():
-            part = _part(rows, block, log_index, topic, layout)
-            if part is not None:
-                columns, places = part
-                taken[places] = True
-                parts.append(columns)
-    others = [row.log() for row in compress(rows, (~taken).tolist())]
-    if not parts:
-        return Reading(hashes, None, others)
-    trades = parts[0].joined(parts[1:]) if len(parts) > 1 else parts[0]
-    if len(parts) > 1:
-        trades = trades.rows(np.lexsort((trades.log_index, trades.block)))
-    return Reading(hashes, trades, others)
-
-
-def _integer(text: str, bound: int) -> int:
-    """A number of the node's, in hex."""
-    try:
-        value = int(text, 16)
-    except ValueError as error:
-        raise InconsistentReply(f"a log at {text[:40]!r}") from error
-    if not 0 <= value < bound:
-        raise InconsistentReply(f"a log at {text[:40]!r}")
-    return value
-
-
-def _ascending(block: Integers, log_index: Integers) -> bool:
-    later = block[1:] > block[:-1]
-    same = (block[1:] == block[:-1]) & (log_index[1:] > log_index[:-1])
-    return bool((later | same).all())
-
-
-def _part(
-    rows: Sequence[Row], block: Integers, log_index: Integers, topic: str, layout: TradeLayout
-) -> tuple[Columns, Integers] | None:
-    """The rows that fit one layout, and which these are."""
-    template = _template(topic, layout)
-    topics = [bytes(row.topics) for row in rows]
-    data = [row.data for row in rows]
-    digits = 2 + layout.words * WORD
-    fits = [len(one) == len(template) and len(two) == digits for one, two in zip(topics, data, strict=True)]
-    places = np.flatnonzero(np.array(fits, np.bool_))
-    text = "".join(compress(data, fits))
-    if not len(places) or not text.isascii():
-        return None
-    told = np.frombuffer(b"".join(compress(topics, fits)), np.uint8).reshape(len(places), -1)
-    words = np.frombuffer(text.encode(), np.uint8).reshape(len(places), -1)
-    fixed = np.frombuffer(template, np.uint8)
-    constant = fixed != 0
-    good: Flags = (told[:, constant] == fixed[constant]).all(axis=1)
-    trader = _topic(told, layout.trader)
-    good &= _is_lower_hex(trader)
-    amounts, whole = _amounts(words, layout)
-    good &= whole & (amounts[:, layout.is_buy, 0] == 0) & (amounts[:, layout.is_buy, 1] <= 1)
-    sources, source, known = _sources([rows[place].address for place in places.tolist()], told, layout)
-    good &= known
-    kept = np.flatnonzero(good)
-    if not len(kept):
-        return None
-    places = places[kept]
-    reserves = layout.reserves or (0, 0)
-    order = [layout.base, layout.quote, layout.fee or 0, *reserves]
-    columns = Columns(
-        {},
-        sources,
-        block[places],
-        log_index[places],
-        source[kept],
-        [rows[place].transaction_hash for place in places.tolist()],
-        trader[kept],
-        amounts[kept, layout.is_buy, 1] == 1,
-        amounts[np.ix_(kept, np.array(order))],
-        np.full(len(kept), layout.fee is not None),
-        np.full(len(kept), layout.reserves is not None),
-    )
-    return columns, places
-
-
-def _template(topic: str, layout: TradeLayout) -> bytes:
-    """The topics of a log as JSON, zero bytes for the digits that vary."""
-    told = [topic.encode()]
-    for index in range(1, layout.topics):
-        digits = b"0" * 24 + b"\0" * 40 if index in {layout.market, layout.trader} else b"\0" * WORD
-        told.append(b"0x" + digits)
-    return b'["' + b'","'.join(told) + b'"]'
-
-
-def _topic(told: Bytes, index: int) -> Bytes:
-    """The 40 digits of an address topic."""
-    end = 2 + index * (WORD + 5) + 2 + WORD
-    return np.ascontiguousarray(told[:, end - 40 : end])
-
-
-def _is_lower_hex(digits: Bytes) -> Flags:
-    good: Flags = (_LOWER_HEX[digits.view(np.uint16)] != _NOT_HEX).all(axis=1)
-    return good
-
-
-def _amounts(words: Bytes, layout: TradeLayout) -> tuple[Halves, Flags]:
-    """All data words as halves, and which rows are hex and below 2**128 throughout."""
-    digits = words[:, 2:].reshape(len(words), layout.words, WORD)
-    upper = np.ascontiguousarray(digits[:, :, :32]).view(np.uint64)
-    values = _HEX[np.ascontiguousarray(digits[:, :, 32:]).view(np.uint16)]
-    good: Flags = (upper == _EIGHT_ZEROS).all(axis=(1, 2)) & (values != _NOT_HEX).all(axis=(1, 2))
-    good &= (words[:, 0] == ord("0")) & (words[:, 1] == ord("x"))
-    halves: Halves = values.astype(np.uint8).view(">u8").astype(np.uint64)
-    return halves, good
-
-
-def _sources(
-    addresses: Sequence[str], told: Bytes, layout: TradeLayout
-) -> tuple[list[Emitter], Integers, Flags]:
-    """Emitters; each row's; and which rows name the same market as their emitter's first."""
-    places = {address: place for place, address in enumerate(dict.fromkeys(addresses))}
-    source = np.fromiter(map(places.__getitem__, addresses), np.int64, len(addresses))
-    lowered = [address.lower() for address in places]
-    known = np.array([bool(_ADDRESS.fullmatch(address)) for address in lowered], np.bool_)
-    if len(set(lowered)) < len(lowered):
-        known[:] = False
-    if layout.market is None:
-        return [Emitter(address, None) for address in lowered], source, known[source]
-    named = _topic(told, layout.market)
-    first = named[np.unique(source, return_index=True)[1]]
-    known &= _is_lower_hex(first)
-    same: Flags = (named == first[source]).all(axis=1)
-    markets = [MarketId("0x" + one.tobytes().decode("ascii", "replace")) for one in first]
-    return (
-        [Emitter(address, market) for address, market in zip(lowered, markets, strict=True)],
-        source,
-        known[source] & same,
-    )

@@ -130,7 +130,7 @@ class Typed(msgspec.Struct, Generic[T]):
 
 @cache
 def _decoder(kind: object) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(Typed[kind])  # type: ignore[valid-type]
+    return _CALL if kind is msgspec.Raw else msgspec.json.Decoder(Typed[kind])  # type: ignore[valid-type]
 
 
 _BATCH: Final = msgspec.json.Decoder(list[Reply])

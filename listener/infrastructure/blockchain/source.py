@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, TypeVar
 
+from msgspec import Raw
+
 from listener.application.errors import (
     InconsistentReply,
     InvalidConfiguration,
@@ -28,11 +30,11 @@ from listener.infrastructure.blockchain.bloom import (
     parse_bloom,
     says_something,
 )
-from listener.infrastructure.blockchain.columns import read
+from listener.infrastructure.blockchain.bulk import read
 from listener.infrastructure.blockchain.rpc import Reply, result
 from listener.infrastructure.blockchain.tokens import read_tokens
 from listener.infrastructure.blockchain.venues.venue import Decoder, TradeLayout
-from listener.infrastructure.blockchain.wire import Header, Log, Row
+from listener.infrastructure.blockchain.wire import Header, Log
 from listener.infrastructure.blockchain.witness import (
     BLOCK_BY_HASH,
     BLOCK_BY_NUMBER,
@@ -45,7 +47,7 @@ from listener.infrastructure.blockchain.witness import (
     own_logs,
 )
 
-T = TypeVar("T", Log, Row)
+T = TypeVar("T")
 
 NO_OLD_STATE: Final = re.compile(
     r"missing trie node|state.{0,40}(unavailable|not available|pruned|recent)|historical state|archive|"
@@ -209,7 +211,7 @@ class RpcChainSource:
         """
         if self._bloom == "strict" or self._second is not None:
             return History(await self._one_by_one(first, last))
-        reading = read(await self._range(self._rpc, first, last, Row), self._layouts)
+        reading = read(bytes(await self._range(self._rpc, first, last, Raw)), self._layouts)
         by_block: dict[int, list[Log]] = {}
         for log in reading.others:
             by_block.setdefault(log.place()[0], []).append(log)
@@ -260,10 +262,10 @@ class RpcChainSource:
     async def _logs_between(self, first: int, last: int) -> Sequence[Log]:
         """The logs of a range, from both endpoints if there are two."""
         if self._second is None:
-            return await self._range(self._rpc, first, last, Log)
+            return await self._range(self._rpc, first, last, list[Log])
         accounts = await asyncio.gather(
-            self._range(self._rpc, first, last, Log),
-            self._range(self._second, first, last, Log),
+            self._range(self._rpc, first, last, list[Log]),
+            self._range(self._second, first, last, list[Log]),
             return_exceptions=True,
         )
         found: list[list[Log]] = []
@@ -273,10 +275,10 @@ class RpcChainSource:
             found.append([log for log in account if log.topics and log.topics[0] in self._decoders])
         return fuller(*found)
 
-    async def _range(self, rpc: Rpc, first: int, last: int, kind: type[T]) -> list[T]:
+    async def _range(self, rpc: Rpc, first: int, last: int, kind: type[T]) -> T:
         wanted = {"fromBlock": hex(first), "toBlock": hex(last), "topics": self._topics}
         try:
-            logs = await rpc.call(GET_LOGS, (wanted,), list[kind])  # type: ignore[valid-type]
+            logs = await rpc.call(GET_LOGS, (wanted,), kind)
         except NodeSlow as error:
             if first == last:
                 raise

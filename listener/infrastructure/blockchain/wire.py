@@ -74,38 +74,6 @@ class Log(msgspec.Struct, rename="camel"):
             raise InconsistentReply(f"a log at {self.block_number!r}, {self.log_index!r}") from error
 
 
-class Row(msgspec.Struct, rename="camel", gc=False):
-    """A log of a large reply: its topics stay undecoded."""
-
-    address: str
-    topics: msgspec.Raw
-    data: str
-    block_number: str
-    block_hash: str
-    transaction_hash: str
-    log_index: str
-
-    def log(self) -> Log:
-        """The same with its topics.
-
-        Raises:
-            InconsistentReply: these are no strings.
-        """
-        try:
-            topics = msgspec.json.decode(self.topics, type=list[str])
-        except UNREADABLE as error:
-            raise InconsistentReply(f"topics of a log in block {self.block_number}: {error}") from error
-        return Log(
-            self.address,
-            topics,
-            self.data,
-            self.block_number,
-            self.block_hash,
-            self.transaction_hash,
-            self.log_index,
-        )
-
-
 class Receipt(msgspec.Struct, rename="camel"):
     """The part of a transaction receipt that we use."""
 

@@ -19,6 +19,7 @@ from listener.domain.value_objects import (
     format_decimal,
     format_units,
     parse_units,
+    ratio,
 )
 
 Fields = dict[str, str | int]
@@ -131,11 +132,12 @@ def encode_trade(trade: Trade, market: Market) -> bytes:
     """A trade as an element of its LIST and as an item of `trade_update`."""
     (
         market_id, block, log_index, block_hash, tx_hash, timestamp,
-        is_buy, trader, base, quote, fee, _, _, by_reserves,
+        is_buy, trader, base, quote, fee, reserves, exponent, by_reserves,
     ) = trade  # fmt: skip
-    spot = trade.spot_price
-    xp = format_decimal(trade.execution_price)
-    sp = UNSET if spot is None else format_decimal(spot)
+    xp = format_decimal(ratio(quote, base, exponent))
+    sp: str | UnsetType = UNSET
+    if reserves is not None and reserves[0] and reserves[1]:
+        sp = format_decimal(ratio(reserves[1], reserves[0], exponent))
     base_decimals, quote_decimals = market.base_decimals, market.quote_decimals
     return _json(
         _Trade(
