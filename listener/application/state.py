@@ -1,7 +1,7 @@
 """What the service knows between two commits, and what one commit changes."""
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice, pairwise
@@ -214,7 +214,9 @@ class ChangeSet:
     counted: int = 0
     """How many trades were folded."""
     trades: list[Trade] = field(default_factory=list)
-    """Those of them that may be kept; without `live`, market by market."""
+    """All of them, in order, if the commit can be undone."""
+    newest: dict[MarketId, Sequence[Trade]] = field(default_factory=dict)
+    """Those that may be kept, by market, oldest first."""
     dropped_trades: dict[MarketId, int] = field(default_factory=dict)
     trades_kept: dict[MarketId, int] = field(default_factory=dict)
     candles: list[CandleChange] = field(default_factory=list)

@@ -17,11 +17,11 @@ from listener.domain.entities import Candle, Trade
 from listener.domain.facts import BlockFacts, Swapped
 from listener.domain.value_objects import Address, BlockRef, MarketId
 from listener.infrastructure.blockchain.bulk import read
-from listener.infrastructure.blockchain.columns import Columns
 from listener.infrastructure.blockchain.venues import BondingCurve, decode_log
 from listener.infrastructure.blockchain.venues.bonding_curve import CURVE_CREATED, TRADE
 from listener.infrastructure.blockchain.venues.venue import TradeLayout
 from listener.infrastructure.blockchain.wire import Log
+from listener.infrastructure.columns import Columns
 from tests.fakes.build import MONDAY_MS, curve, digest, market, swap, token
 from tests.fakes.bulk import columns
 

@@ -6,7 +6,7 @@ are loaded.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
+from itertools import chain, groupby
 from typing import NamedTuple
 
 from listener.application.history import BulkFold
@@ -89,7 +89,7 @@ def process_blocks(
             minutes = [c.after for c in candles if c.interval is rules.intervals[0] and c.after]
             after = after._replace(day=elapsed.add(minutes, changes.head.as_of))
             changes.counted += told.number
-            changes.trades += told.newest
+            changes.newest[market_id] = told.newest
             changes.candles += candles
             changes.trades_kept[market_id] = rules.trades_kept + _pending(
                 state, market_id, told.number, undoable
@@ -110,7 +110,7 @@ def process_blocks(
                 )
             )
     if undoable:
-        changes.trades.sort(key=lambda trade: trade.id)
+        changes.trades = sorted(chain.from_iterable(changes.newest.values()), key=lambda trade: trade.id)
         changes.undo = BlockUndo(block, state.head.as_of, tuple(undo), resolved.digest)
         changes.undo_dropped = state.no_longer_undoable(block, rules)
     else:

@@ -16,9 +16,9 @@ import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
 from listener.application.errors import InconsistentReply, NodeUnavailable
-from listener.infrastructure.blockchain.columns import ADDRESS, Bytes, Columns, Flags, Halves, Integers
 from listener.infrastructure.blockchain.venues.venue import TradeLayout
 from listener.infrastructure.blockchain.wire import UNREADABLE, Log
+from listener.infrastructure.columns import ADDRESS, Bytes, Columns, Flags, Halves, Integers
 
 Pairs = npt.NDArray[np.uint16]
 
@@ -350,8 +350,8 @@ def _halves(data: Bytes) -> tuple[Halves, Flags]:
     words = data.reshape(len(data), -1, WORD)
     upper = np.ascontiguousarray(words[:, :, : WORD // 2]).view(np.uint64)
     values = _HEX[np.ascontiguousarray(words[:, :, WORD // 2 :]).view(np.uint16)]
-    good: Flags = np.asarray((upper == _EIGHT_ZEROS).all(axis=(1, 2)))
-    good &= (values != _NOT_HEX).all(axis=(1, 2))
+    small: Flags = (upper == _EIGHT_ZEROS).all(axis=2).all(axis=1)
+    good: Flags = small & (values != _NOT_HEX).all(axis=2).all(axis=1)
     halves: Halves = values.astype(np.uint8).view(">u8").astype(np.uint64)
     return halves, good
 

@@ -23,6 +23,7 @@ from listener.domain.events import (
     TradeProcessed,
 )
 from listener.domain.value_objects import MarketId, TradeId
+from listener.infrastructure.columns import Newest
 from listener.infrastructure.redis.client import Command, Word
 from listener.infrastructure.redis.codec import (
     CandleTexts,
@@ -33,6 +34,7 @@ from listener.infrastructure.redis.codec import (
     stats_fields,
 )
 from listener.infrastructure.redis.keys import Keys
+from listener.infrastructure.redis.trade_texts import encode_newest
 
 RowData = tuple[str, bytes]
 
@@ -127,15 +129,13 @@ def _head(head: Head, keys: Keys) -> Command:
 
 def _write_trades(changes: ChangeSet, keys: Keys, told: Mapping[TradeId, bytes], written: Writes) -> None:
     """The newest trades of each market; those that would be cut off at once are not encoded."""
-    newest: dict[MarketId, list[bytes]] = {market_id: [] for market_id in changes.trades_kept}
-    for trade in reversed(changes.trades):
-        texts = newest[trade.market]
-        if len(texts) < changes.trades_kept[trade.market]:
-            known = told.get(trade.id) if told else None
-            texts.append(known or encode_trade(trade, changes.market(trade.market)))
-    for market_id, texts in newest.items():
-        texts.reverse()
+    bulk = {market_id: trades for market_id, trades in changes.newest.items() if isinstance(trades, Newest)}
+    encoded = dict(zip(bulk, encode_newest(list(bulk.values())), strict=True))
+    for market_id, trades in changes.newest.items():
         key, kept = keys.trades(market_id), changes.trades_kept[market_id]
+        texts = encoded.get(market_id) or [
+            told.get(trade.id) or encode_trade(trade, changes.market(market_id)) for trade in trades[-kept:]
+        ]
         written.lists += ((key, kept, len(part), *part) for part in _parts(texts))
     for market_id, count in changes.dropped_trades.items():
         if count:

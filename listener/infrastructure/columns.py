@@ -3,11 +3,11 @@
 Amounts are two 64-bit halves, and sums are made of 32-bit limbs: all is exact.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import islice, pairwise, repeat
-from typing import Any, Final
+from itertools import pairwise
+from typing import Any, Final, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +16,7 @@ from listener.application.history import BulkFold, Emitter
 from listener.application.state import PriceMode
 from listener.domain.entities import Market, MinuteFold, Trade
 from listener.domain.facts import Swapped
-from listener.domain.value_objects import MINUTE_MS, BlockRef, MarketId, TradeId
+from listener.domain.value_objects import MINUTE_MS, Address, BlockRef, MarketId, TradeId
 
 Bytes = npt.NDArray[np.uint8]
 Integers = npt.NDArray[np.int64]
@@ -146,7 +146,7 @@ class Columns:
                 self.log_index[rows].tolist(),
                 source_of[rows].tolist(),
                 texts(self.tx_hash[rows]),
-                *self._told(rows),
+                *self.values(rows),
                 strict=True,
             )
         ]
@@ -157,7 +157,7 @@ class Columns:
         chosen: Flags = np.array([emitter in emitters for emitter in sources], np.bool_)[source]
         return chosen
 
-    def _told(self, rows: Integers) -> tuple[list[Any], ...]:
+    def values(self, rows: Integers) -> tuple[list[Any], ...]:
         """What the events say, as Python's objects: side, trader, base, quote, fee and reserves."""
         base, quote, fee, base_reserve, quote_reserve = (
             integers(self.amounts[rows, kind]) for kind in range(5)
@@ -182,47 +182,18 @@ class Columns:
         rows = np.flatnonzero(ours & priced)
         rows = rows[np.argsort(source[rows], kind="stable")]
         edges = np.searchsorted(source[rows], np.arange(len(sources) + 1)).tolist()
-        kept = [np.arange(max(start, end - newest), end) for start, end in pairwise(edges)]
-        trades = iter(self._trades(rows[np.concatenate(kept)], markets, price_mode))
         minutes = self._minutes(rows, price_mode)
+        by_reserves = price_mode == "spot"
         return {
             emitter: BulkFold(
                 end - start,
                 zeros[place],
                 minutes.get(place, ()),
-                list(islice(trades, min(end - start, newest))),
+                Newest(self, rows[max(start, end - newest) : end], markets[emitter], by_reserves),
             )
             for place, (emitter, (start, end)) in enumerate(zip(sources, pairwise(edges), strict=True))
             if end > start or zeros[place]
         }
-
-    def _trades(
-        self, rows: Integers, markets: Mapping[Emitter, Market], price_mode: PriceMode
-    ) -> list[Trade]:
-        blocks = self.block[rows].tolist()
-        refs = [self.refs[block] for block in blocks]
-        emitters, source = self.grouped
-        ours = [markets.get(emitter) for emitter in emitters]
-        ids = [market and market.id for market in ours]
-        exponents = [market and market.price_exponent for market in ours]
-        sources = source[rows].tolist()
-        return list(
-            map(
-                Trade._make,
-                zip(
-                    [ids[source] for source in sources],
-                    blocks,
-                    self.log_index[rows].tolist(),
-                    [ref.hash for ref in refs],
-                    texts(self.tx_hash[rows]),
-                    [ref.timestamp for ref in refs],
-                    *self._told(rows),
-                    [exponents[source] for source in sources],
-                    repeat(price_mode == "spot"),
-                    strict=False,
-                ),
-            )
-        )
 
     def _minutes(self, rows: Integers, price_mode: PriceMode) -> dict[int, list[MinuteFold]]:
         """Folds of rows that are sorted by emitter, by the emitter's index."""
@@ -281,6 +252,70 @@ class Columns:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Newest(Sequence[Trade]):
+    """Some trades of one market; they are made where they are looked at.
+
+    Attributes:
+        columns: where they are.
+        rows: which they are.
+        market: for which they count.
+        by_reserves: see `Trade`.
+    """
+
+    columns: Columns
+    rows: Integers
+    market: Market
+    by_reserves: bool
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Trade: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> "Newest": ...
+
+    def __getitem__(self, index: int | slice) -> "Trade | Newest":
+        if isinstance(index, slice):
+            return replace(self, rows=self.rows[index])
+        return self.trades(self.rows[[index]])[0]
+
+    def __iter__(self) -> Iterator[Trade]:
+        return iter(self.trades(self.rows))
+
+    def trades(self, rows: Integers) -> list[Trade]:
+        """Trades of this market, one by one."""
+        told = self.columns
+        refs = [told.refs[block] for block in told.block[rows].tolist()]
+        return [
+            Trade(
+                self.market.id,
+                ref.number,
+                log_index,
+                ref.hash,
+                tx_hash,
+                ref.timestamp,
+                is_buy,
+                Address(trader),
+                base,
+                quote,
+                fee,
+                reserves,
+                self.market.price_exponent,
+                self.by_reserves,
+            )
+            for ref, log_index, tx_hash, is_buy, trader, base, quote, fee, reserves in zip(
+                refs,
+                told.log_index[rows].tolist(),
+                texts(told.tx_hash[rows]),
+                *told.values(rows),
+                strict=True,
+            )
+        ]
+
+
 def _all_positive(amounts: Halves, *kinds: int) -> Flags:
     positive = np.ones(len(amounts), np.bool_)
     for kind in kinds:
@@ -303,6 +338,14 @@ def integers(halves: Halves) -> list[int]:
     return whole
 
 
+def limbs_of(halves: Halves) -> list[npt.NDArray[np.uint64]]:
+    """Limbs of 32 bits, the lowest first, without upper ones that are zero in all rows."""
+    limbs = [halves[:, 1] & _LOW, halves[:, 1] >> _LIMB, halves[:, 0] & _LOW, halves[:, 0] >> _LIMB]
+    while limbs and not limbs[-1].any():
+        limbs.pop()
+    return limbs
+
+
 def texts(digits: Bytes) -> list[str]:
     """Rows of hex digits, each behind `0x`."""
     width = digits.shape[1] + 2
@@ -315,8 +358,7 @@ def texts(digits: Bytes) -> list[str]:
 
 def _sums(halves: Halves, starts: Integers) -> list[int]:
     """Exact sums of runs of rows."""
-    limbs = [halves[:, 1] & _LOW, halves[:, 1] >> _LIMB, halves[:, 0] & _LOW, halves[:, 0] >> _LIMB]
-    added = [np.add.reduceat(limb, starts) for limb in limbs if limb.any()]
+    added = [np.add.reduceat(limb, starts) for limb in limbs_of(halves)]
     if not added:
         return [0] * len(starts)
     sums: list[int] = added[0].tolist()

@@ -1,0 +1,169 @@
+"""Trades of history as they are stored, encoded many at once.
+
+Every trade is a row of a matrix of bytes, every field some columns of it; bytes that are zero are left out at
+the end. What comes out is what `encode_trade` gives for one trade after the other.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import orjson
+
+from listener.domain.value_objects import format_decimal, ratio
+from listener.infrastructure.columns import (
+    BASE,
+    BASE_RESERVE,
+    FEE,
+    QUOTE,
+    QUOTE_RESERVE,
+    Bytes,
+    Columns,
+    Flags,
+    Halves,
+    Integers,
+    Newest,
+    integers,
+    limbs_of,
+)
+
+ROWS_AT_ONCE: Final = 2_048
+"""Trades whose bytes fit into a processor's cache."""
+
+_GROUP: Final = np.uint64(10**9)
+_LIMB: Final = np.uint64(32)
+_THREE: Final = np.array([list(f"{number:03}".encode()) for number in range(1_000)], np.uint8)
+_ZERO, _POINT = ord("0"), ord(".")
+
+
+def encode_newest(parts: Sequence[Newest]) -> list[list[bytes]]:
+    """Trades of several markets, each as an element of its LIST."""
+    alike: defaultdict[tuple[int, int, int, bool], list[int]] = defaultdict(list)
+    for place, part in enumerate(parts):
+        market = part.market
+        alike[id(part.columns), market.base_decimals, market.quote_decimals, part.by_reserves].append(place)
+    encoded: list[list[bytes]] = [[] for _ in parts]
+    for places in alike.values():
+        some = [parts[place] for place in places]
+        rows = np.concatenate([part.rows for part in some])
+        whose = np.repeat(np.arange(len(some)), [len(part) for part in some])
+        lines: list[bytes] = []
+        for at in range(0, len(rows), ROWS_AT_ONCE):
+            lines += _lines(some, rows[at : at + ROWS_AT_ONCE], whose[at : at + ROWS_AT_ONCE])
+        end = 0
+        for place in places:
+            start, end = end, end + len(parts[place])
+            encoded[place] = lines[start:end]
+    return encoded
+
+
+def _lines(parts: Sequence[Newest], rows: Integers, whose: Integers) -> list[bytes]:
+    """Trades of markets with the same decimals."""
+    columns, market, by_reserves = parts[0].columns, parts[0].market, parts[0].by_reserves
+    blocks, block = np.unique(columns.block[rows], return_inverse=True)
+    refs = [columns.refs[number] for number in blocks.tolist()]
+    numbers = _texts([str(ref.number) for ref in refs])[block]
+    places = _texts([f',"t":{ref.timestamp},"b":{ref.number},"bh":"{ref.hash}","li":' for ref in refs])[block]
+    indices, index = np.unique(columns.log_index[rows], return_inverse=True)
+    log_index = _texts([str(number) for number in indices.tolist()])[index]
+    first, last = int(whose[0]), int(whose[-1])
+    ids = _texts([orjson.dumps(part.market.id).decode() for part in parts[first : last + 1]])[whose - first]
+    sides = _texts(["sell", "buy"])[columns.is_buy[rows].astype(np.int64)]
+    amounts = columns.amounts[rows]
+    xp, sp, has_sp = _prices(columns, rows, amounts, market.price_exponent)
+    p = np.where(has_sp[:, None], *_same_width(sp, xp)) if by_reserves else xp
+    base_decimals, quote_decimals = market.base_decimals, market.quote_decimals
+    has_fee = columns.has_fee[rows]
+    pieces = [
+        '{"id":"', numbers, "-", log_index, '","s":', ids, places, log_index,
+        ',"tx":"0x', columns.tx_hash[rows], '","side":"', sides, '","trader":"0x', columns.trader[rows],
+        '","p":"', p, '","xp":"', xp, _where(has_sp, '","sp":"'), sp,
+        '","v":"', units(amounts[:, BASE], base_decimals),
+        '","q":"', units(amounts[:, QUOTE], quote_decimals),
+        _where(has_fee, '","fee":"'), units(amounts[:, FEE], quote_decimals) * has_fee[:, None], '"}\n',
+    ]  # fmt: skip
+    told = np.concatenate(
+        [_constant(piece, len(rows)) if isinstance(piece, str) else piece for piece in pieces], axis=1
+    )
+    return told.tobytes().translate(None, b"\0").split(b"\n")[:-1]
+
+
+def _prices(columns: Columns, rows: Integers, amounts: Halves, exponent: int) -> tuple[Bytes, Bytes, Flags]:
+    """Execution prices, spot prices, and which rows have one."""
+    base, quote = integers(amounts[:, BASE]), integers(amounts[:, QUOTE])
+    paid = [format_decimal(ratio(q, b, exponent)) for q, b in zip(quote, base, strict=True)]
+    known = columns.has_reserves[rows]
+    known = known & amounts[:, BASE_RESERVE].any(axis=1) & amounts[:, QUOTE_RESERVE].any(axis=1)
+    bases, quotes = integers(amounts[:, BASE_RESERVE]), integers(amounts[:, QUOTE_RESERVE])
+    after = [
+        format_decimal(ratio(q, b, exponent)) if there else ""
+        for q, b, there in zip(quotes, bases, known.tolist(), strict=True)
+    ]
+    return _texts(paid), _texts(after), known
+
+
+def units(halves: Halves, decimals: int) -> Bytes:
+    """`format_units` of each, zero bytes where a text is shorter."""
+    digits = _digits(halves)
+    if digits.shape[1] <= decimals:
+        missing = decimals + 1 - digits.shape[1]
+        digits = np.concatenate([np.full((len(digits), missing), _ZERO, np.uint8), digits], axis=1)
+    width = digits.shape[1]
+    point = width - decimals
+    counts = digits != _ZERO
+    first = np.where(counts.any(axis=1), counts.argmax(axis=1), width)
+    last = width - 1 - counts[:, ::-1].argmax(axis=1)
+    last[first == width] = -1
+    place = np.arange(width)
+    told = np.empty((len(digits), width + 1), np.uint8)
+    told[:, :point] = digits[:, :point] * (place[:point] >= np.minimum(first, point - 1)[:, None])
+    told[:, point] = _POINT * (last >= point)
+    told[:, point + 1 :] = digits[:, point:] * (place[point:] <= last[:, None])
+    return told
+
+
+def _digits(halves: Halves) -> Bytes:
+    """Decimal digits, all rows as many."""
+    limbs = limbs_of(halves)
+    groups: list[Halves] = []
+    while limbs:
+        rest = np.zeros(len(halves), np.uint64)
+        quotients: list[Halves] = []
+        for limb in reversed(limbs):
+            rest = rest << _LIMB | limb
+            quotient = rest // _GROUP
+            rest -= quotient * _GROUP
+            quotients.append(quotient)
+        groups.append(rest)
+        limbs = quotients[::-1]
+        while limbs and not limbs[-1].any():
+            limbs.pop()
+    thousand = np.uint64(1_000)
+    parts = [
+        _THREE[part]
+        for group in reversed(groups or [np.zeros(len(halves), np.uint64)])
+        for part in (group // np.uint64(10**6), group // thousand % thousand, group % thousand)
+    ]
+    return np.concatenate(parts, axis=1)
+
+
+def _texts(texts: Sequence[str]) -> Bytes:
+    """A row of bytes for each text, zero bytes where it is shorter."""
+    rows = np.array(texts, np.bytes_)
+    return rows.view(np.uint8).reshape(len(rows), -1)
+
+
+def _same_width(one: Bytes, other: Bytes) -> tuple[Bytes, Bytes]:
+    width = max(one.shape[1], other.shape[1])
+    wide, broad = (np.pad(rows, ((0, 0), (0, width - rows.shape[1]))) for rows in (one, other))
+    return wide, broad
+
+
+def _constant(text: str, rows: int) -> Bytes:
+    return np.broadcast_to(np.frombuffer(text.encode(), np.uint8), (rows, len(text)))
+
+
+def _where(flags: Flags, text: str) -> Bytes:
+    """The text in some rows."""
+    return _constant(text, len(flags)) * flags[:, None]
