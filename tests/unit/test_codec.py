@@ -3,17 +3,20 @@
 from decimal import Decimal
 
 import orjson
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.application.state import BlockUndo, MarketUndo
+from listener.application.state import BlockUndo, MarketUndo, Written
 from listener.domain.entities import Candle, Market, MarketStats, Trade
-from listener.domain.value_objects import MINUTE_MS, Address, TradeId, ratio
+from listener.domain.value_objects import EXACT, MINUTE_MS, Address, TradeId, ratio
+from listener.infrastructure.redis import codec
 from listener.infrastructure.redis.codec import (
     CandleTexts,
     decode_candle,
     decode_market,
     decode_undo,
+    decode_written,
     encode_candle,
     encode_trade,
     encode_undo,
@@ -82,9 +85,109 @@ def test_a_before_image_survives_a_round_trip(
     undos: list[MarketUndo], as_of: int, base: int, quote: int
 ) -> None:
     """What a rollback restores is exactly what was there."""
-    undo = BlockUndo(block(7), as_of, tuple(undos))
+    undo = BlockUndo(block(7), as_of, tuple(undos), "logs")
     record = market(base_decimals=base, quote_decimals=quote)
-    assert decode_undo(encode_undo(undo, {token(0): record}, CandleTexts())) == undo
+    encoded = encode_undo(undo, {token(0): record}, CandleTexts())
+    assert decode_undo(encoded) == undo
+    assert decode_written(encoded) == Written.of(undo)
+
+
+def plain(value: Decimal) -> str:
+    """A number in plain notation, the obvious way."""
+    text = format(value, "f")
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def units(amount: int, places: int) -> str:
+    """An amount in whole tokens, the obvious way."""
+    return plain(EXACT.scaleb(Decimal(amount), -places))
+
+
+heights = st.integers(0, 1 << 40)
+positive = st.integers(1, 10**40)
+
+
+def obvious(fields: dict[str, object]) -> bytes:
+    """JSON without what is not known."""
+    return orjson.dumps({name: value for name, value in fields.items() if value is not None})
+
+
+@given(candles, decimals, decimals)
+def test_a_candle_is_written_as_plain_json(candle: Candle, base: int, quote: int) -> None:
+    """To the last byte what an obvious program writes, for any figures and decimals."""
+    fields = {
+        "t": candle.open_time,
+        **{name: plain(price) for name, price in zip("ohlc", candle[1:5], strict=True)},
+        "pc": None if candle.previous_close is None else plain(candle.previous_close),
+        **{
+            name: units(amount, base if name in "vV" else quote)
+            for name, amount in zip("vqVQ", candle[5:9], strict=True)
+        },
+        "n": candle.trades,
+        "N": candle.buys,
+        "f": str(candle.first),
+        "L": str(candle.last),
+    }
+    assert encode_candle(candle, market(base_decimals=base, quote_decimals=quote)) == obvious(fields)
+
+
+@given(
+    st.builds(
+        Trade,
+        *[texts, heights, heights, texts, texts, times, st.booleans(), texts],
+        *[positive, amounts, st.none() | amounts, st.none() | st.tuples(amounts, amounts)],
+        *[st.integers(-30, 30), st.booleans()],
+    ),
+    *[decimals, decimals],
+)
+def test_a_trade_is_written_as_plain_json(trade: Trade, base: int, quote: int) -> None:
+    """To the last byte what an obvious program writes, whatever a node put into ids and hashes."""
+    fields = {
+        "id": str(trade.id),
+        "s": trade.market,
+        "t": trade.timestamp,
+        "b": trade.id.block,
+        "bh": trade.block_hash,
+        "li": trade.id.log_index,
+        "tx": trade.tx_hash,
+        "side": "buy" if trade.is_buy else "sell",
+        "trader": trade.trader,
+        "p": plain(trade.price),
+        "xp": plain(trade.execution_price),
+        "sp": None if trade.spot_price is None else plain(trade.spot_price),
+        "v": units(trade.base, base),
+        "q": units(trade.quote, quote),
+        "fee": None if trade.fee is None else units(trade.fee, quote),
+    }
+    assert encode_trade(trade, market(base_decimals=base, quote_decimals=quote)) == obvious(fields)
+
+
+def candle(price: str, opened: int = MONDAY_MS) -> Candle:
+    """A candle of one trade."""
+    return Candle(opened, *[Decimal(price)] * 4, 1, 1, 1, 1, 1, 1, TradeId(1, 0), TradeId(1, 0))
+
+
+def test_a_candle_that_was_encoded_is_not_encoded_again() -> None:
+    """The newest candle of each series is remembered by the object it was, and only that."""
+    texts, first, second = CandleTexts(), candle("1"), candle("2")
+    encoded = texts.encode(first, market(), "1m")
+    assert texts.encode(first, market(), "1m") is encoded
+    assert texts.encode(first, market(), "5m") is not encoded
+    assert texts.encode(first, market(1), "1m") is not encoded
+    assert texts.encode(second, market(), "1m") == encode_candle(second, market())
+    assert texts.encode(first, market(), "1m") == encoded
+    alike = candle("1")
+    assert texts.encode(alike, market(), "1m") is not texts.encode(first, market(), "1m")
+
+
+def test_few_markets_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the bound the market that has been known longest is forgotten."""
+    monkeypatch.setattr(codec, "MARKETS_REMEMBERED", 2)
+    texts, only = CandleTexts(), candle("1")
+    encoded = [texts.encode(only, market(number), "1m") for number in range(3)]
+    assert len(texts._known) == 2
+    assert [texts.encode(only, market(number), "1m") is encoded[number] for number in (1, 2)] == [True, True]
+    assert texts.encode(only, market(0), "1m") is not encoded[0]
 
 
 def test_a_candle_looks_as_documented() -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,13 +16,15 @@ from listener.application.state import PriceMode
 from listener.application.use_cases.process_block import minutes_of
 from listener.domain.entities import Candle, Trade
 from listener.domain.facts import BlockFacts, Swapped
-from listener.domain.value_objects import Address, BlockRef, MarketId
+from listener.domain.value_objects import Address, BlockRef, MarketId, format_units
 from listener.infrastructure.blockchain.bulk import read
 from listener.infrastructure.blockchain.venues import BondingCurve, decode_log
 from listener.infrastructure.blockchain.venues.bonding_curve import CURVE_CREATED, TRADE
 from listener.infrastructure.blockchain.venues.venue import TradeLayout
 from listener.infrastructure.blockchain.wire import Log
 from listener.infrastructure.columns import Columns
+from listener.infrastructure.redis.codec import encode_trade
+from listener.infrastructure.redis.trade_texts import encode_newest, units
 from tests.fakes.build import MONDAY_MS, curve, digest, market, swap, token
 from tests.fakes.bulk import columns
 
@@ -272,6 +275,38 @@ def test_folds_are_those_of_single_trades(
         assert (fold.trades, fold.zero_amounts) == (len(single), len(own) - len(single))
         assert [Candle.of_fold(minute, whose.price_exponent) for minute in fold.minutes] == minutes_of(single)
         assert list(fold.newest) == single[max(len(single) - newest, 0) :]
+
+
+@given(
+    trades(),
+    st.lists(
+        st.tuples(st.sampled_from([0, 6, 18, 40, 77]), st.sampled_from([0, 18, 30])), min_size=3, max_size=3
+    ),
+    st.sampled_from(["execution", "spot"]),
+)
+def test_many_are_encoded_as_each_is(
+    swaps: list[tuple[BlockRef, Swapped]], decimals: tuple[tuple[int, int], ...], mode: PriceMode
+) -> None:
+    """To the last byte, for several markets at once, whatever their decimals."""
+    batch = columns(swaps, [ref for ref, _ in swaps])
+    markets = {
+        emitter: market(
+            number := int(emitter.source, 16) - 0xC0000,
+            base_decimals=decimals[number][0],
+            quote_decimals=decimals[number][1],
+        )
+        for emitter in batch.emitters()
+    }
+    parts = [fold.newest for fold in batch.fold(markets, 5, mode).values()]
+    assert encode_newest(parts) == [[encode_trade(one, part.market) for one in part] for part in parts]
+
+
+@given(st.lists(st.integers(0, (1 << 128) - 1), min_size=1), st.integers(0, 80))
+def test_units_are_written_as_one_by_one(amounts: list[int], decimals: int) -> None:
+    """Plain decimals without trailing zeros, at any size."""
+    halves = np.array([[amount >> 64, amount & (1 << 64) - 1] for amount in amounts], np.uint64)
+    told = [row.tobytes().translate(None, b"\0").decode() for row in units(halves, decimals)]
+    assert told == [format_units(amount, decimals) for amount in amounts]
 
 
 def as_trade(ref: BlockRef, one: Swapped, market_id: MarketId, exponent: int, mode: PriceMode) -> Trade:

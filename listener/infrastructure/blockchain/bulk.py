@@ -362,5 +362,5 @@ def _numbers(digits: Bytes) -> tuple[Integers, Flags]:
     numbers = np.zeros(len(digits), np.int64)
     for column in values.T:
         numbers = numbers * 16 + column
-    good: Flags = (values < 16).all(axis=1)
+    good: Flags = np.logical_and.reduce(values < 16, axis=1)
     return numbers, good

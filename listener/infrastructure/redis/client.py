@@ -57,6 +57,8 @@ DEFAULT_TIMEOUT_S: Final = 5.0
 FAILURES: Final = 5
 RECOVERY_S: Final = 1.0
 """The breaker around Redis: so many failures in a row, and nobody asks for so long."""
+PACKED_TOGETHER: Final = 256
+"""Words of a command that are packed at once."""
 
 
 @cache
@@ -65,14 +67,30 @@ def _sha1(script: str) -> str:
     return hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
 
 
+def _pack(words: Any) -> Any:  # noqa: ANN401 - the library says that it takes a single word
+    return hiredis.pack_command(words)
+
+
 class _Packed:
     """A connection that writes commands by `hiredis`: a commit has thousands of words."""
 
-    def pack_command(self, *words: Word) -> list[bytes]:
-        """The command on the wire; its first word may be several, as `CONFIG GET`."""
-        name, *rest = words
-        parts = name.split() if isinstance(name, str | bytes) else [name]
-        return [hiredis.pack_command((*parts, *rest))]
+    def pack_command(self, *words: Word) -> list[bytes | memoryview]:
+        """The command on the wire; its first word may be several, as `CONFIG GET`.
+
+        A long one comes in parts: for one buffer that grows to megabytes the system is asked for memory again
+        and again.
+        """
+        name = words[0]
+        if isinstance(name, str | bytes) and len(parts := name.split()) > 1:
+            words = (*parts, *words[1:])
+        if len(words) <= PACKED_TOGETHER:
+            return [_pack(words)]
+        packed: list[bytes | memoryview] = [b"*%d\r\n" % len(words)]
+        for start in range(0, len(words), PACKED_TOGETHER):
+            part = words[start : start + PACKED_TOGETHER]
+            header = len(b"*%d\r\n" % len(part))
+            packed.append(memoryview(_pack(part))[header:])
+        return packed
 
 
 class Database:

@@ -9,7 +9,7 @@ import msgspec
 import orjson
 from msgspec import UNSET, Raw, UnsetType
 
-from listener.application.state import BlockUndo, MarketUndo
+from listener.application.state import BlockUndo, MarketUndo, Written
 from listener.domain.entities import Candle, Market, MarketStats, Trade
 from listener.domain.value_objects import (
     Address,
@@ -25,12 +25,17 @@ from listener.domain.value_objects import (
 Fields = dict[str, str | int]
 
 PRICES_REMEMBERED: Final = 1_024
-"""Texts of prices: a market's candles share most of theirs, among each other and with its trades."""
+"""Texts of prices: a market's candles share most of theirs."""
 
 MARKETS_REMEMBERED: Final = 1_000
 """Their newest candles' texts are kept: some 6 KB each."""
 
+PARSED_REMEMBERED: Final = 1_024
+"""Prices and places of trades that were read: the candles of a market repeat them, too."""
+
 _price: Final = lru_cache(PRICES_REMEMBERED)(format_decimal)
+_decimal: Final = lru_cache(PARSED_REMEMBERED)(Decimal)
+_place: Final = lru_cache(PARSED_REMEMBERED)(TradeId.parse)
 _json: Final = msgspec.json.Encoder().encode
 
 
@@ -77,12 +82,13 @@ def _candle(candle: Candle, market: Market) -> _Candle:
     t, o, h, l, c, base, quote, bought_base, bought_quote, trades, buys, first, last, previous = candle
     base_decimals, quote_decimals = market.base_decimals, market.quote_decimals
     v, q = format_units(base, base_decimals), format_units(quote, quote_decimals)
+    opened, closed = _price(o), _price(c)
     return _Candle(
         t,
-        _price(o),
-        _price(h),
-        _price(l),
-        _price(c),
+        opened,
+        opened if h is o else closed if h is c else _price(h),
+        opened if l is o else closed if l is c else _price(l),
+        closed,
         UNSET if previous is None else _price(previous),
         v,
         q,
@@ -112,19 +118,19 @@ def decode_candle(data: bytes | Mapping[str, Any], base_decimals: int, quote_dec
     previous = fields.get("pc")
     return Candle(
         fields["t"],
-        Decimal(fields["o"]),
-        Decimal(fields["h"]),
-        Decimal(fields["l"]),
-        Decimal(fields["c"]),
+        _decimal(fields["o"]),
+        _decimal(fields["h"]),
+        _decimal(fields["l"]),
+        _decimal(fields["c"]),
         parse_units(fields["v"], base_decimals),
         parse_units(fields["q"], quote_decimals),
         parse_units(fields["V"], base_decimals),
         parse_units(fields["Q"], quote_decimals),
         fields["n"],
         fields["N"],
-        TradeId.parse(fields["f"]),
-        TradeId.parse(fields["L"]),
-        None if previous is None else Decimal(previous),
+        _place(fields["f"]),
+        _place(fields["L"]),
+        None if previous is None else _decimal(previous),
     )
 
 
@@ -227,6 +233,12 @@ def stats_fields(stats: MarketStats, market: Market) -> Fields:
     return fields
 
 
+FIGURES: Final = (
+    *("openTime", "closeTime", "openPrice", "highPrice", "lowPrice", "lastPrice", "priceChange"),
+    *("priceChangePercent", "volume", "quoteVolume", "count", "buyCount", "sellCount"),
+    *("buyVolume", "sellVolume", "weightedAvgPrice"),
+)
+"""Names of the 24 h figures of a day with trades, in the order of `stats_fields`."""
 STATS_INTEGERS = frozenset({"openTime", "closeTime", "count", "buyCount", "sellCount"})
 MARKET_INTEGERS = frozenset({"baseDecimals", "quoteDecimals", "createdBlock", "createdAt"})
 
@@ -279,6 +291,31 @@ def _undo_fields(undo: MarketUndo, market: Market, texts: CandleTexts) -> dict[s
             for interval, open_time, before in undo.candles
         ],
     }
+
+
+class _WrittenMarket(msgspec.Struct):
+    """The part of a market's before-image that is kept in memory."""
+
+    s: str
+    trades: int
+
+
+class _Written(msgspec.Struct):
+    """The part of a before-image that is kept in memory."""
+
+    block: tuple[int, str, str, int]
+    markets: list[_WrittenMarket]
+    digest: str = ""
+
+
+_written: Final = msgspec.json.Decoder(_Written).decode
+
+
+def decode_written(data: bytes) -> Written:
+    """What is remembered of a before-image, without decoding its candles."""
+    written = _written(data)
+    trades = {MarketId(market.s): market.trades for market in written.markets if market.trades}
+    return Written(BlockRef(*written.block), trades, written.digest)
 
 
 def decode_undo(data: bytes) -> BlockUndo:

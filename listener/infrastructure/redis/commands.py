@@ -26,6 +26,7 @@ from listener.domain.value_objects import MarketId, TradeId
 from listener.infrastructure.columns import Newest
 from listener.infrastructure.redis.client import Command, Word
 from listener.infrastructure.redis.codec import (
+    FIGURES,
     CandleTexts,
     encode_candle,
     encode_trade,
@@ -45,12 +46,6 @@ CANDLES_PER_ROW = 50
 WORDS: Final = 2_000
 """Most words of a command that could have any number: a script can pass on some 8,000."""
 NOTHING: Final[Mapping[TradeId, bytes]] = {}
-FIGURES: Final = (
-    *("openTime", "closeTime", "openPrice", "highPrice", "lowPrice", "lastPrice", "priceChange"),
-    *("priceChangePercent", "volume", "quoteVolume", "count", "buyCount", "sellCount"),
-    *("buyVolume", "sellVolume", "weightedAvgPrice"),
-)
-"""Names of the 24 h figures of a day with trades, in the order of `stats_fields`."""
 
 
 class Writes:
@@ -91,7 +86,7 @@ def encode_told(changes: ChangeSet) -> dict[TradeId, bytes]:
     return {trade.id: encode_trade(trade, changes.market(trade.market)) for trade in changes.trades}
 
 
-def writes(
+def commands(
     changes: ChangeSet, keys: Keys, texts: CandleTexts, told: Mapping[TradeId, bytes] = NOTHING
 ) -> Writes:
     """What the commit writes.

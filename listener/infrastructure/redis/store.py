@@ -19,9 +19,10 @@ from listener.infrastructure.redis.codec import (
     decode_candle,
     decode_market,
     decode_undo,
+    decode_written,
     encode_undo,
 )
-from listener.infrastructure.redis.commands import RowData, Writes, encode_told, rows, writes
+from listener.infrastructure.redis.commands import RowData, Writes, commands, encode_told, rows
 from listener.infrastructure.redis.keys import REMOVING, SCHEMA, Keys
 from listener.infrastructure.redis.outbox import OutboxBounds, OutboxSize
 
@@ -74,21 +75,21 @@ class RedisStore:
             )
         self._done = done or ""
         self._restarted |= settings.get("server") not in {None, self._server}
-        undos = sorted(map(decode_undo, answers[3].values()), key=lambda undo: undo.block.number)
-        if "base" not in settings or not undos or undos[-1].block.hash != head["hash"]:
+        window = sorted(map(decode_written, answers[3].values()), key=lambda written: written.block.number)
+        if "base" not in settings or not window or window[-1].block.hash != head["hash"]:
             raise await self._incomplete(head, "the before-image of its head, or its private settings")
         if len(sources) != answers[4]:
             raise await self._incomplete(head, f"some of {answers[4]} markets or {len(sources)} emitters")
         state = StreamState(
             base=int(settings["base"]),
             head=decode_head(head),
-            window=deque(map(Written.of, undos)),
+            window=deque(window),
             sources={source: MarketId(market) for source, market in sources.items()},
             closed={interval: int(up_to) for interval, up_to in closed.items()},
             resync_owed=(
                 settings.get("owed") == "1" or not self._server or settings.get("server") != self._server
             ),
-            audited=_audited(settings.get("audited", ""), undos),
+            audited=_audited(settings.get("audited", ""), window),
         )
         fingerprint = {
             name.removeprefix("setting:"): value
@@ -172,7 +173,7 @@ class RedisStore:
         """See `MarketStore.commit`."""
         told = encode_told(changes)
         new_rows = rows(changes, self._rules, told)
-        written = writes(changes, self._keys, self._texts, told)
+        written = commands(changes, self._keys, self._texts, told)
         head = changes.head
         kept = self._outbox.after(RowId(head.epoch, changes.base.seq + len(new_rows)), new_rows)
         if kept is not None:
@@ -293,9 +294,9 @@ class RedisStore:
         return [MarketId(member.decode()) for member in members]
 
 
-def _audited(block: str, undos: Iterable[BlockUndo]) -> int:
+def _audited(block: str, window: Iterable[Written]) -> int:
     """Number of the block with that hash, if it is still ours."""
-    return next((undo.block.number for undo in undos if undo.block.hash == block), -1)
+    return next((written.block.number for written in window if written.block.hash == block), -1)
 
 
 def text(fields: Mapping[bytes, bytes]) -> dict[str, str]:
