@@ -16,7 +16,7 @@ from listener.application.state import PriceMode
 from listener.application.use_cases.process_block import minutes_of
 from listener.domain.entities import Candle, Trade
 from listener.domain.facts import BlockFacts, Swapped
-from listener.domain.value_objects import Address, BlockRef, MarketId, format_units
+from listener.domain.value_objects import Address, BlockRef, MarketId, format_decimal, format_units, ratio
 from listener.infrastructure.blockchain.bulk import read
 from listener.infrastructure.blockchain.venues import BondingCurve, decode_log
 from listener.infrastructure.blockchain.venues.bonding_curve import CURVE_CREATED, TRADE
@@ -24,7 +24,7 @@ from listener.infrastructure.blockchain.venues.venue import TradeLayout
 from listener.infrastructure.blockchain.wire import Log
 from listener.infrastructure.columns import Columns
 from listener.infrastructure.redis.codec import encode_trade
-from listener.infrastructure.redis.trade_texts import encode_newest, units
+from listener.infrastructure.redis.trade_texts import encode_newest, quotients, units
 from tests.fakes.build import MONDAY_MS, curve, digest, market, swap, token
 from tests.fakes.bulk import columns
 
@@ -307,6 +307,32 @@ def test_units_are_written_as_one_by_one(amounts: list[int], decimals: int) -> N
     halves = np.array([[amount >> 64, amount & (1 << 64) - 1] for amount in amounts], np.uint64)
     told = [row.tobytes().translate(None, b"\0").decode() for row in units(halves, decimals)]
     assert told == [format_units(amount, decimals) for amount in amounts]
+
+
+sizes = st.one_of(
+    st.integers(1, (1 << 128) - 1),
+    st.integers(1, 1 << 64),
+    st.integers(1, 1000),
+    st.integers(0, 38).map(lambda power: 10**power),
+    st.integers(1, 38).map(lambda power: 10**power - 1),
+    st.integers(0, 127).map(lambda power: 1 << power),
+)
+
+
+@given(
+    st.lists(st.tuples(sizes, sizes, st.integers(0, 40)), min_size=1, max_size=20),
+    st.sampled_from([0, -12, 12]),
+)
+def test_quotients_are_written_as_one_by_one(pairs: list[tuple[int, int, int]], exponent: int) -> None:
+    """24 digits, half to even, at any size; also where the quotient has few digits or many nines."""
+    exact = [(q * s % (1 << 128) or 1, b * s % (1 << 128) or 1) for q, b, s in pairs]
+    numerators, denominators = (
+        np.array([[value >> 64, value & (1 << 64) - 1] for value in side], np.uint64)
+        for side in zip(*exact, strict=True)
+    )
+    rows = quotients(numerators, denominators, exponent)
+    told = [row.tobytes().translate(None, b"\0").decode() for row in rows]
+    assert told == [format_decimal(ratio(q, b, exponent)) for q, b in exact]
 
 
 def as_trade(ref: BlockRef, one: Swapped, market_id: MarketId, exponent: int, mode: PriceMode) -> Trade:

@@ -4,6 +4,7 @@ Every trade is a row of a matrix of bytes, every field some columns of it; bytes
 the end. What comes out is what `encode_trade` gives for one trade after the other.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
@@ -11,7 +12,7 @@ from typing import Final
 import numpy as np
 import orjson
 
-from listener.domain.value_objects import format_decimal, ratio
+from listener.domain.value_objects import PRICE_DIGITS, format_decimal, ratio
 from listener.infrastructure.columns import (
     BASE,
     BASE_RESERVE,
@@ -31,10 +32,18 @@ from listener.infrastructure.columns import (
 ROWS_AT_ONCE: Final = 2_048
 """Trades whose bytes fit into a processor's cache."""
 
+GROUPS: Final = 4
+"""Of nine digits, from the first that is not zero: 28 digits at least."""
+MOST_GROUPS: Final = 6
+"""Of zeros before them; what is smaller is divided by itself."""
+
 _GROUP: Final = np.uint64(10**9)
 _LIMB: Final = np.uint64(32)
 _THREE: Final = np.array([list(f"{number:03}".encode()) for number in range(1_000)], np.uint8)
-_ZERO, _POINT = ord("0"), ord(".")
+_ZERO, _FIVE, _NINE, _POINT = ord("0"), ord("5"), ord("9"), ord(".")
+_LOW: Final = np.uint64(0xFFFF_FFFF)
+_LARGE: Final = np.uint64(2**58)
+"""Of the upper half of a divisor: thrice as much still fits."""
 
 
 def encode_newest(parts: Sequence[Newest]) -> list[list[bytes]]:
@@ -91,16 +100,97 @@ def _lines(parts: Sequence[Newest], rows: Integers, whose: Integers) -> list[byt
 
 def _prices(columns: Columns, rows: Integers, amounts: Halves, exponent: int) -> tuple[Bytes, Bytes, Flags]:
     """Execution prices, spot prices, and which rows have one."""
-    base, quote = integers(amounts[:, BASE]), integers(amounts[:, QUOTE])
-    paid = [format_decimal(ratio(q, b, exponent)) for q, b in zip(quote, base, strict=True)]
     known = columns.has_reserves[rows]
     known = known & amounts[:, BASE_RESERVE].any(axis=1) & amounts[:, QUOTE_RESERVE].any(axis=1)
-    bases, quotes = integers(amounts[:, BASE_RESERVE]), integers(amounts[:, QUOTE_RESERVE])
-    after = [
-        format_decimal(ratio(q, b, exponent)) if there else ""
-        for q, b, there in zip(quotes, bases, known.tolist(), strict=True)
-    ]
-    return _texts(paid), _texts(after), known
+    after = np.zeros((len(rows), 0), np.uint8)
+    if known.any():
+        after = _spread(
+            quotients(amounts[known, QUOTE_RESERVE], amounts[known, BASE_RESERVE], exponent), known
+        )
+    return quotients(amounts[:, QUOTE], amounts[:, BASE], exponent), after, known
+
+
+def _spread(rows: Bytes, flags: Flags) -> Bytes:
+    """The rows where the flags are, zero bytes elsewhere."""
+    if len(rows) == len(flags):
+        return rows
+    spread = np.zeros((len(flags), rows.shape[1]), np.uint8)
+    spread[flags] = rows
+    return spread
+
+
+def quotients(numerator: Halves, denominator: Halves, exponent: int) -> Bytes:
+    """`format_decimal(ratio(…))` of each pair, zero bytes where a text is shorter.
+
+    Long division, nine digits at a time, of quotients below one; what is rounded up over several digits, and
+    all other quotients, are divided one by one.
+    """
+    digits, left = _fractions(numerator, denominator)
+    if exponent > 0:
+        left[:] = True
+    first = (digits != _ZERO).argmax(axis=1)
+    place, row = np.arange(digits.shape[1]), np.arange(len(digits))
+    end = first + PRICE_DIGITS
+    left |= (end >= len(place)) | (digits[row, first] == _ZERO)
+    end[left] = 1
+    following = digits[row, end]
+    up = following > _FIVE
+    left |= (following == _FIVE) | (up & (digits[row, end - 1] == _NINE))
+    up &= ~left
+    digits[row[up], end[up] - 1] += 1
+    digits *= place < end[:, None]
+    last = len(place) - 1 - (digits > _ZERO)[:, ::-1].argmax(axis=1)
+    digits *= place <= last[:, None]
+    shift = _constant("0." + "0" * -min(exponent, 0), len(digits))
+    told = np.concatenate([shift, digits], axis=1)
+    if left.any():
+        told = _replaced(told, left, numerator, denominator, exponent)
+    return told
+
+
+def _replaced(told: Bytes, rows: Flags, numerator: Halves, denominator: Halves, exponent: int) -> Bytes:
+    """The same with some rows divided one by one."""
+    pairs = zip(integers(numerator[rows]), integers(denominator[rows]), strict=True)
+    texts = _texts([format_decimal(ratio(*pair, exponent)) for pair in pairs])
+    width = max(told.shape[1], texts.shape[1])
+    wide = np.zeros((len(told), width), np.uint8)
+    wide[:, : told.shape[1]] = told
+    wide[rows] = 0
+    wide[rows, : texts.shape[1]] = texts
+    return wide
+
+
+def _fractions(numerator: Halves, denominator: Halves) -> tuple[Bytes, Flags]:
+    """Digits behind the point, enough for a price and its rounding; and for which rows they are not right."""
+    upper, lower = denominator[:, 0], denominator[:, 1]
+    rest_upper, rest_lower = numerator[:, 0], numerator[:, 1]
+    left = (upper >= _LARGE) | (rest_upper > upper) | ((rest_upper == upper) & (rest_lower >= lower))
+    by = upper * 2.0**64 + lower
+    with np.errstate(divide="ignore", invalid="ignore"):
+        smallest = float(((rest_upper * 2.0**64 + rest_lower) / by)[~left].min(initial=1.0))
+    zeros = min(int(-math.log10(smallest)) // 9, MOST_GROUPS) if smallest > 0 else MOST_GROUPS
+    limbs = [lower & _LOW, lower >> _LIMB, upper & _LOW, upper >> _LIMB]
+    groups: list[Halves] = []
+    for _ in range(zeros + GROUPS):
+        guess = (rest_upper * 2.0**64 + rest_lower) * 1e9 / by
+        guess = np.where(left, 0, guess)
+        group = np.maximum(guess.astype(np.int64) - 1, 0)
+        rests = (rest_lower & _LOW, rest_lower >> _LIMB, rest_upper & _LOW, rest_upper >> _LIMB)
+        carry = np.zeros(len(group), np.int64)
+        found: list[Halves] = []
+        for rest, limb in zip(rests, limbs, strict=True):
+            carry = rest.astype(np.int64) * 10**9 - group * limb.astype(np.int64) + carry
+            found.append((carry & 0xFFFF_FFFF).astype(np.uint64))
+            carry >>= 32
+        rest_lower, rest_upper = found[0] | found[1] << _LIMB, found[2] | found[3] << _LIMB
+        for _ in range(2):
+            more = (rest_upper > upper) | ((rest_upper == upper) & (rest_lower >= lower))
+            borrow = (rest_lower < lower).astype(np.uint64)
+            rest_upper = np.where(more, rest_upper - upper - borrow, rest_upper)
+            rest_lower = np.where(more, rest_lower - lower, rest_lower)
+            group += more
+        groups.append(group.astype(np.uint64))
+    return _nines(groups), left
 
 
 def units(halves: Halves, decimals: int) -> Bytes:
@@ -139,10 +229,15 @@ def _digits(halves: Halves) -> Bytes:
         limbs = quotients[::-1]
         while limbs and not limbs[-1].any():
             limbs.pop()
+    return _nines(groups[::-1] or [np.zeros(len(halves), np.uint64)])
+
+
+def _nines(groups: Sequence[Halves]) -> Bytes:
+    """Digits of numbers below 10**9, side by side."""
     thousand = np.uint64(1_000)
     parts = [
         _THREE[part]
-        for group in reversed(groups or [np.zeros(len(halves), np.uint64)])
+        for group in groups
         for part in (group // np.uint64(10**6), group // thousand % thousand, group % thousand)
     ]
     return np.concatenate(parts, axis=1)
