@@ -144,14 +144,15 @@ class Candle(NamedTuple):
     def of_fold(cls, fold: MinuteFold, exponent: int) -> "Candle":
         """The candle of a minute's trades, given the power of ten between their tokens' units."""
         open_, close = ratio(*fold.open, exponent), ratio(*fold.close, exponent)
-        known = {fold.open: open_, fold.close: close}
-        high = known.get(fold.high)
-        low = known.get(fold.low)
+        high, low = (
+            open_ if pair == fold.open else close if pair == fold.close else ratio(*pair, exponent)
+            for pair in (fold.high, fold.low)
+        )
         return cls(
             fold.open_time,
             open_,
-            ratio(*fold.high, exponent) if high is None else high,
-            ratio(*fold.low, exponent) if low is None else low,
+            high,
+            low,
             close,
             fold.base,
             fold.quote,

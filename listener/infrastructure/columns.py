@@ -358,13 +358,16 @@ def texts(digits: Bytes) -> list[str]:
 
 def _sums(halves: Halves, starts: Integers) -> list[int]:
     """Exact sums of runs of rows."""
-    added = [np.add.reduceat(limb, starts) for limb in limbs_of(halves)]
-    if not added:
-        return [0] * len(starts)
-    sums: list[int] = added[0].tolist()
-    for place, limb in enumerate(added[1:], 1):
-        sums = [total + (more << 32 * place) for total, more in zip(sums, limb.tolist(), strict=True)]
-    return sums
+    sums = [np.add.reduceat(limb, starts) for limb in limbs_of(halves)]
+    sums += [np.zeros(len(starts), np.uint64)] * (4 - len(sums))
+    for place in range(3):
+        sums[place + 1] = sums[place + 1] + (sums[place] >> _LIMB)
+        sums[place] = sums[place] & _LOW
+    upper, lower = sums[2] | sums[3] << _LIMB, sums[0] | sums[1] << _LIMB
+    whole = integers(np.stack([upper, lower], axis=1))
+    for place in np.flatnonzero(sums[3] >> _LIMB).tolist():
+        whole[place] += int(sums[3][place] >> _LIMB) << 128
+    return whole
 
 
 def _extremes(

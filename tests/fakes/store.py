@@ -134,8 +134,8 @@ class FakeStore:
         return self.committed
 
     def _write_trades(self, changes: ChangeSet) -> None:
-        for trade in changes.trades:
-            self.trades.setdefault(trade.market, []).insert(0, trade)
+        for market, trades in changes.newest.items():
+            self.trades[market] = [*reversed(trades), *self.trades.get(market, [])]
         for market, kept in changes.trades_kept.items():
             del self.trades[market][kept:]
         for market, count in changes.dropped_trades.items():

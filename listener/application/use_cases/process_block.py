@@ -169,8 +169,7 @@ def fold_minutes(
     """
     parts: list[Sequence[Candle]] = [minutes]
     for interval, base in zip(rules.intervals[1:], rules.bases, strict=True):
-        buckets = groupby(parts[base], lambda candle, of=interval: of.open_time(candle.open_time))  # type: ignore[misc]
-        parts.append([Candle.joined(list(bucket), open_time) for open_time, bucket in buckets])
+        parts.append(_wider(parts[base], interval))
     changes: list[CandleChange] = []
     live: list[Candle | None] = []
     for interval, stored, folded in zip(rules.intervals, state.live, parts, strict=True):
@@ -186,6 +185,19 @@ def fold_minutes(
             previous_close, before = candle.close, None
         live.append(candle)
     return MarketState(state.market, tuple(live), state.day, minutes[-1].close), changes
+
+
+def _wider(candles: Sequence[Candle], interval: Interval) -> list[Candle]:
+    """Candles of a wider interval, made of those of one that fits into it."""
+    wider: list[Candle] = []
+    start, open_time = 0, interval.open_time(candles[0].open_time)
+    for place in range(1, len(candles)):
+        following = candles[place].open_time
+        if following >= open_time + interval.ms:
+            wider.append(Candle.joined(candles[start:place], open_time))
+            start, open_time = place, interval.open_time(following)
+    wider.append(Candle.joined(candles[start:], open_time))
+    return wider
 
 
 def closed_by(state: StreamState, timestamp: Timestamp, rules: Rules) -> dict[str, Timestamp]:

@@ -37,9 +37,13 @@ GROUPS: Final = 4
 MOST_GROUPS: Final = 6
 """Of zeros before them; what is smaller is divided by itself."""
 
+MOST_CARRIES: Final = 4
+"""Of nines in a row that are rounded up."""
+
 _GROUP: Final = np.uint64(10**9)
 _LIMB: Final = np.uint64(32)
-_THREE: Final = np.array([list(f"{number:03}".encode()) for number in range(1_000)], np.uint8)
+_TEN_THOUSAND: Final = np.uint64(10_000)
+_FOUR: Final = np.array([f"{number:04}" for number in range(10_000)], np.bytes_).view(np.uint32)
 _ZERO, _FIVE, _NINE, _POINT = ord("0"), ord("5"), ord("9"), ord(".")
 _LOW: Final = np.uint64(0xFFFF_FFFF)
 _LARGE: Final = np.uint64(2**58)
@@ -134,10 +138,11 @@ def quotients(numerator: Halves, denominator: Halves, exponent: int) -> Bytes:
     left |= (end >= len(place)) | (digits[row, first] == _ZERO)
     end[left] = 1
     following = digits[row, end]
-    up = following > _FIVE
-    left |= (following == _FIVE) | (up & (digits[row, end - 1] == _NINE))
-    up &= ~left
-    digits[row[up], end[up] - 1] += 1
+    more = ((digits != _ZERO) & (place > end[:, None])).any(axis=1)
+    left |= (following == _FIVE) & ~more
+    up = np.flatnonzero((following >= _FIVE) & ~left)
+    digits[up, end[up] - 1] += 1
+    left |= _carried(digits, up, end[up] - 1)
     digits *= place < end[:, None]
     last = len(place) - 1 - (digits > _ZERO)[:, ::-1].argmax(axis=1)
     digits *= place <= last[:, None]
@@ -146,6 +151,18 @@ def quotients(numerator: Halves, denominator: Halves, exponent: int) -> Bytes:
     if left.any():
         told = _replaced(told, left, numerator, denominator, exponent)
     return told
+
+
+def _carried(digits: Bytes, rows: Integers, places: Integers) -> Flags:
+    """Carry what is above nine; the rows where that does not end soon."""
+    for _ in range(MOST_CARRIES):
+        above = (digits[rows, places] > _NINE) & (places > 0)
+        rows, places = rows[above], places[above]
+        digits[rows, places] = _ZERO
+        places -= 1
+        digits[rows, places] += 1
+    endless: Flags = np.logical_or.reduce(digits > _NINE, axis=1)
+    return endless
 
 
 def _replaced(told: Bytes, rows: Flags, numerator: Halves, denominator: Halves, exponent: int) -> Bytes:
@@ -234,13 +251,14 @@ def _digits(halves: Halves) -> Bytes:
 
 def _nines(groups: Sequence[Halves]) -> Bytes:
     """Digits of numbers below 10**9, side by side."""
-    thousand = np.uint64(1_000)
-    parts = [
-        _THREE[part]
-        for group in groups
-        for part in (group // np.uint64(10**6), group // thousand % thousand, group % thousand)
-    ]
-    return np.concatenate(parts, axis=1)
+    told = np.empty((len(groups[0]), 9 * len(groups)), np.uint8)
+    for place, group in enumerate(groups):
+        upper = group // _TEN_THOUSAND
+        first = upper // _TEN_THOUSAND
+        told[:, 9 * place] = first + np.uint64(_ZERO)
+        for at, four in ((1, upper - first * _TEN_THOUSAND), (5, group - upper * _TEN_THOUSAND)):
+            told[:, 9 * place + at : 9 * place + at + 4] = _FOUR[four].view(np.uint8).reshape(-1, 4)
+    return told
 
 
 def _texts(texts: Sequence[str]) -> Bytes:
