@@ -143,7 +143,8 @@ class Candle(NamedTuple):
     @classmethod
     def of_fold(cls, fold: MinuteFold, exponent: int) -> "Candle":
         """The candle of a minute's trades, given the power of ten between their tokens' units."""
-        open_, close = ratio(*fold.open, exponent), ratio(*fold.close, exponent)
+        open_ = ratio(*fold.open, exponent)
+        close = open_ if fold.close == fold.open else ratio(*fold.close, exponent)
         high, low = (
             open_ if pair == fold.open else close if pair == fold.close else ratio(*pair, exponent)
             for pair in (fold.high, fold.low)

@@ -7,7 +7,7 @@ which before Python 3.12 can lose a cancellation, and a service that loses one c
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
 from typing import Any, Final, TypeVar
@@ -74,23 +74,37 @@ def _pack(words: Any) -> Any:  # noqa: ANN401 - the library says that it takes a
 class _Packed:
     """A connection that writes commands by `hiredis`: a commit has thousands of words."""
 
-    def pack_command(self, *words: Word) -> list[bytes | memoryview]:
+    def pack_command(self, *words: Word) -> Iterable[bytes | memoryview]:
         """The command on the wire; its first word may be several, as `CONFIG GET`.
 
-        A long one comes in parts: for one buffer that grows to megabytes the system is asked for memory again
-        and again.
+        A long one comes in parts, each made when it is sent: it would take its size in memory several times.
         """
         name = words[0]
         if isinstance(name, str | bytes) and len(parts := name.split()) > 1:
             words = (*parts, *words[1:])
-        if len(words) <= PACKED_TOGETHER:
-            return [_pack(words)]
-        packed: list[bytes | memoryview] = [b"*%d\r\n" % len(words)]
-        for start in range(0, len(words), PACKED_TOGETHER):
-            part = words[start : start + PACKED_TOGETHER]
-            header = len(b"*%d\r\n" % len(part))
-            packed.append(memoryview(_pack(part))[header:])
-        return packed
+        return [_pack(words)] if len(words) <= PACKED_TOGETHER else _in_parts(words)
+
+    async def send_packed_command(
+        self,
+        command: Iterable[bytes | memoryview],
+        check_health: bool = True,  # noqa: FBT001, FBT002 - the library's
+    ) -> None:
+        """Send a command; one in parts as fast as the server takes them."""
+        send = super().send_packed_command  # type: ignore[misc]
+        if isinstance(command, Generator):
+            for part in command:
+                await send([part], check_health)
+                check_health = False
+        else:
+            await send(command, check_health)
+
+
+def _in_parts(words: Sequence[Word]) -> Generator[bytes | memoryview]:
+    yield b"*%d\r\n" % len(words)
+    for start in range(0, len(words), PACKED_TOGETHER):
+        part = words[start : start + PACKED_TOGETHER]
+        header = len(b"*%d\r\n" % len(part))
+        yield memoryview(_pack(part))[header:]
 
 
 class Database:
