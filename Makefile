@@ -5,11 +5,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 NODE_READY := node_modules/.ready web/backend/node_modules/.ready
 COMPILED := artifacts/.ready
+PEERS_READY := bench/peers/node_modules/.ready
 PYTEST_ARGS ?=
 WORKERS ?= 2
 BENCH_ARGS ?=
+BENCH_DIR ?= .bench
 
-.PHONY: help demo test test-python test-contracts test-backend bench-quick bench lint types imports system-packages lock clean
+.PHONY: help demo test test-python test-contracts test-backend bench-quick bench bench-peers lint types imports system-packages lock clean
 
 help:            ## this text
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -25,15 +27,14 @@ test-contracts: $(COMPILED)  ## the Solidity contracts, under Hardhat
 test-python: $(VENV)/.ready $(NODE_READY) $(COMPILED) system-packages  ## units, ports, integration and end to end; coverage of domain and application
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --cov --cov-report=term $(PYTEST_ARGS)
 
-bench-quick: $(VENV)/.ready  ## a minute: trades a second of a backfill, checked against the oracle, and of plain web3.py code
-	$(BIN)/python -m bench.backfill --trades 50000 --runs 3 $(BENCH_ARGS)
-	$(BIN)/python -m bench.baseline --trades 5000 --runs 1
+bench-quick: $(VENV)/.ready $(NODE_READY)  ## a minute: backfill, live latency and plain web3.py code, checked against the oracle
+	$(BIN)/python -m bench.all --json-dir $(BENCH_DIR) --quick $(BENCH_ARGS)
 
-bench: $(VENV)/.ready  ## the same with a million trades, and where the time goes
-	$(BIN)/python -m bench.replay --measure
-	$(BIN)/python -m bench.backfill --trades 1000000 --runs 3 $(BENCH_ARGS)
-	$(BIN)/python -m bench.backfill --trades 1000000 --runs 1 --stages $(BENCH_ARGS)
-	$(BIN)/python -m bench.baseline --trades 20000 --runs 3
+bench: $(VENV)/.bench-ready $(NODE_READY) $(COMPILED)  ## a quarter of an hour: everything that docs/benchmarks.md shows, and the document anew
+	$(BIN)/python -m bench.all --json-dir $(BENCH_DIR) $(BENCH_ARGS)
+
+bench-peers: $(VENV)/.ready $(PEERS_READY)  ## the same trades with Ponder and Envio on PostgreSQL; installs them at first
+	$(BIN)/python -m bench.peers.run --json $(BENCH_DIR)/peers.json $(BENCH_ARGS)
 
 lint: $(VENV)/.ready  ## style of the Python code
 	$(BIN)/ruff check .
@@ -67,6 +68,16 @@ $(VENV)/.ready: requirements-dev.txt pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
+$(PEERS_READY): bench/peers/package-lock.json bench/peers/ponder/package-lock.json bench/peers/envio/package.json
+	cd bench/peers && npm ci --no-audit --no-fund --loglevel=error
+	cd bench/peers/ponder && npm install --no-save --no-audit --no-fund --loglevel=error
+	cd bench/peers/envio && PATH="$(CURDIR)/bench/peers/node_modules/.bin:$$PATH" pnpm install --silent
+	@touch $@
+
+$(VENV)/.bench-ready: requirements-bench.txt $(VENV)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.txt
+	@touch $@
+
 node_modules/.ready: package-lock.json
 	@node -e 'process.exit(parseInt(process.versions.node) < 20 ? 1 : 0)' || { echo "Node.js 20 or newer is needed"; exit 1; }
 	npm ci --no-audit --no-fund --loglevel=error
@@ -83,6 +94,8 @@ $(COMPILED): node_modules/.ready hardhat.config.js $(shell find contracts -name 
 lock:            ## write the lock files anew from pyproject.toml (needs uv)
 	uv export --quiet --format requirements-txt --no-header --no-emit-project --no-dev --output-file requirements.txt
 	uv export --quiet --format requirements-txt --no-header --no-emit-project --all-extras --output-file requirements-dev.txt
+	uv export --quiet --format requirements-txt --no-header --no-emit-project --only-group bench --output-file requirements-bench.txt
 
 clean:           ## remove what was installed and built
-	rm -rf $(VENV) node_modules web/backend/node_modules artifacts cache deployments .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	rm -rf $(VENV) node_modules web/backend/node_modules artifacts cache deployments .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage .bench \
+	  bench/peers/node_modules bench/peers/ponder/node_modules bench/peers/envio/node_modules bench/peers/envio/build

@@ -17,53 +17,42 @@ say where time goes, not how fast it is.
 
 import argparse
 import json
-import os
-import platform
 import pstats
-import random
 import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from redis import Redis
 
-from bench.replay import CHAIN_ID, Behaviour, ReplayChain, start_replay
+from bench.replay import CHAIN_ID, Behaviour
 from bench.stages import StageTimes
-from bench.workload import (
-    DECIMALS,
-    FACTORY,
-    Workload,
-    add_arguments,
-    address,
-    block_hash,
-    market_name,
-    market_symbol,
-    shape_of,
+from bench.system import (
+    HOUR_S,
+    LISTENER,
+    Sampler,
+    Servers,
+    WrongResult,
+    core_wait_s,
+    cpu_s,
+    events,
+    expected,
+    machine,
+    peak_rss_mb,
+    sample,
+    stop,
 )
-from listener.demo.processes import REPOSITORY, Child, Valkey, start_valkey
-from tests import oracle
-from tests.e2e.system import DEFAULT_INTERVALS, DEFAULT_RETENTION
+from bench.workload import Workload, add_arguments, address, shape_of
+from listener.demo.processes import Child, ProcessFailed
+from tests.e2e.system import DEFAULT_INTERVALS
 
-HOUR_S: Final = 3600
-POLL_S: Final = 0.1
-PATIENCE_S: Final = 900.0
 PROFILE_ROWS: Final = 25
-DAILY: Final = "1d"
-LISTENER_CORE: Final = 0
-SERVERS_CORE: Final = 1
-
-
-class WrongResult(Exception):
-    """Redis does not hold what it must, or the listener ended."""
 
 
 @dataclass(slots=True)
@@ -76,6 +65,7 @@ class Options:
         check: how many markets are compared with the oracle; None: all.
         profile: where cProfile writes; None: no profile.
         stages: whether CPU time is measured by stage.
+        redis_bytes_per_s: what the link to Redis lets pass; 0: everything.
     """
 
     settings: dict[str, str] = field(default_factory=dict)
@@ -83,6 +73,7 @@ class Options:
     check: int | None = 25
     profile: Path | None = None
     stages: bool = False
+    redis_bytes_per_s: float = 0
 
 
 class Bench:
@@ -110,61 +101,51 @@ class Bench:
             WrongResult: Redis does not hold what it must.
         """
         with ExitStack() as stack:
-            directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            config = {"appendonly": "yes", "appendfsync": "everysec"} if self._options.aof else {}
-            with pinned(SERVERS_CORE):
-                valkey = stack.enter_context(start_valkey(directory / "valkey", **config))
-                node, http_url, ws_url = start_replay(self._workload.shape, self._behaviour, str(self._cache))
-            stack.enter_context(node)
-            redis = stack.enter_context(Redis(port=valkey.port, decode_responses=True))
-            environment = {
-                "BLOCKCHAIN_HTTP_URL": http_url,
-                "BLOCKCHAIN_WS_URL": ws_url,
-                "CHAIN_ID": str(CHAIN_ID),
-                "BONDING_CURVE_FACTORY_ADDRESS": FACTORY,
-                "REDIS_URL": f"redis://127.0.0.1:{valkey.port}/0",
-                "WEBSOCKET_PORT": "0",
-                "PYTHONUNBUFFERED": "1",
-                "LOG_LEVEL": "INFO",
-            }
-            stages = directory / "stages.json"
-            started = time.time()
-            with pinned(LISTENER_CORE):
-                listener = Child(
-                    "listener",
-                    [sys.executable, *self._program(stages)],
-                    environment=environment | self._options.settings,
-                    ready="Catching up",
+            servers = stack.enter_context(
+                Servers(
+                    self._workload,
+                    self._behaviour,
+                    self._cache,
+                    aof=self._options.aof,
+                    redis_bytes_per_s=self._options.redis_bytes_per_s,
                 )
+            )
+            stages = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "stages.json"
+            started = time.time()
+            listener = servers.start_listener(
+                self._options.settings, self._program(stages), ready="Catching up"
+            )
             stack.enter_context(listener)
-            measured = self._measure(listener, node, valkey, redis, started)
-            self._check(redis)
-            code = listener.stop()
-            if code != 0:
-                raise WrongResult(f"the listener ended with {code}: " + "\n".join(listener.lines[-5:]))
+            sampler = stack.enter_context(Sampler(servers, listener))
+            measured = self._measure(servers, listener, started)
+            sampler.look()
+            measured["samples"] = [one._asdict() for one in sampler.samples]
+            servers.settle(listener)
+            stop(listener)
+            servers.check(self._sample, self._expected)
             if self._options.stages:
                 measured["stages"] = StageTimes.read(stages).per_trade(self._workload.shape.trades)
             return measured
 
-    def _program(self, stages: Path) -> list[str]:
+    def _program(self, stages: Path) -> Sequence[str]:
         if self._options.stages:
             return ["-m", "bench.stages", str(stages)]
         if self._options.profile:
-            return ["-m", "cProfile", "-o", str(self._options.profile), "-m", "listener.main"]
-        return ["-m", "listener.main"]
+            return ["-m", "cProfile", "-o", str(self._options.profile), *LISTENER]
+        return LISTENER
 
-    def _measure(
-        self, listener: Child, node: Child, valkey: Valkey, redis: "Redis", started: float
-    ) -> dict[str, Any]:
+    def _measure(self, servers: Servers, listener: Child, started: float) -> dict[str, Any]:
         """Wait until the head is the last block; times, memory, and what Redis did."""
-        shape = self._workload.shape
-        children = {"listener": listener, "redis": valkey, "node": node}
+        shape, redis = self._workload.shape, servers.redis
+        children = {"listener": listener, "redis": servers.valkey, "node": servers.node}
         before = {name: cpu_s(child) for name, child in children.items()}
+        waited = core_wait_s(listener)
         redis.config_resetstat()
-        self._wait_for(redis, listener, shape.blocks)
+        servers.wait_for(shape.blocks, listener)
         used = {name: cpu_s(child) - before[name] for name, child in children.items()}
+        waited = core_wait_s(listener) - waited
         commands = redis.info("commandstats")
-        self._wait_for(redis, listener, shape.blocks + self._behaviour.tail)
+        servers.wait_for(shape.blocks + self._behaviour.tail, listener)
         begun, ended, commits = history(listener.lines, shape.blocks)
         candles = stored_candles(redis, self._sample)
         trades = shape.trades
@@ -179,128 +160,23 @@ class Bench:
             "redis_memory_mb": round(redis.info("memory")["used_memory"] / 1e6, 1),
             "cpu_us_per_trade": {name: round(used[name] / trades * 1e6, 2) for name in used},
             "cpu_share": {name: round(used[name] / (ended - begun), 3) for name in used},
+            "core_taken_share": round(waited / (ended - begun), 3),
             "redis_commands": command_figures(commands, trades, shape.blocks),
             "candles": candles,
         }
-
-    def _wait_for(self, redis: "Redis", listener: Child, number: int) -> None:
-        deadline = time.monotonic() + PATIENCE_S
-        while int(redis.hget(f"head:{{{CHAIN_ID}}}", "number") or -1) < number:
-            if listener.process.poll() is not None or time.monotonic() > deadline:
-                raise WrongResult(f"block {number} was not committed: " + "\n".join(listener.lines[-15:]))
-            time.sleep(POLL_S)
-
-    def _check(self, redis: "Redis") -> None:
-        found = oracle.compare_redis(SampledRedis(redis, self._sample), CHAIN_ID, self._expected)
-        announced = self._workload.announced
-        if (stored := redis.zcard(f"markets:{{{CHAIN_ID}}}")) != len(announced):
-            found.append(f"{stored} markets instead of {len(announced)}")
-        if (counted := trades_in_candles(redis, announced)) != self._workload.shape.trades:
-            found.append(f"{counted} trades in daily candles instead of {self._workload.shape.trades}")
-        if found:
-            raise WrongResult(f"{len(found)} differences from the oracle:\n" + "\n".join(found[:20]))
-
-
-class SampledRedis:
-    """A Redis that shows the markets of a sample only.
-
-    Args:
-        redis: a client that decodes.
-        markets: numbers of the markets to show.
-    """
-
-    def __init__(self, redis: "Redis", markets: set[int]) -> None:
-        self._redis = redis
-        self._shown = {address("token", market) for market in markets}
-
-    def scan_iter(self, count: int) -> Iterator[str]:
-        """Keys, without those of other markets."""
-        for key in self._redis.scan_iter(count=count):
-            market = next((part for part in key.split(":") if part.startswith("0x")), None)
-            if market is None or market in self._shown:
-                yield key
-
-    def zrange(self, key: str, first: int, last: int, *, withscores: bool) -> list[Any]:
-        """Members of a sorted set, without other markets."""
-        members: list[Any] = self._redis.zrange(key, first, last, withscores=withscores)
-        if key.startswith("markets:"):
-            return [member for member in members if member[0] in self._shown]
-        return members
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - any other command
-        return getattr(self._redis, name)
-
-
-def sample(workload: Workload, most: int | None) -> set[int]:
-    """Markets to be checked: the busiest and some others, or all."""
-    announced = sorted(workload.announced)
-    if most is None or most >= len(announced):
-        return set(announced)
-    chosen = random.Random(workload.shape.seed).sample(announced, most)  # noqa: S311 - no secret
-    return {announced[0], *chosen}
-
-
-def expected(
-    workload: Workload, behaviour: Behaviour, markets: set[int], settings: Mapping[str, str]
-) -> oracle.Expected:
-    """What the oracle says of the markets."""
-    chain = ReplayChain(workload, behaviour)
-    blocks = [
-        oracle.Block(number, block_hash(number), int(chain.head(number)["timestamp"], 16))
-        for number in range(chain.last + 1)
-    ]
-    metadata = {
-        address("token", market): oracle.TokenMetadata(DECIMALS, market_name(market), market_symbol(market))
-        for market in markets
-    }
-    intervals = settings.get("OHLCV_INTERVALS", ",".join(DEFAULT_INTERVALS)).split(",")
-    return oracle.compute(
-        oracle.Chain(blocks, workload.of_markets(markets), metadata, block_hash(0)),
-        oracle.Settings(
-            factories=[FACTORY],
-            intervals=intervals,
-            price_mode=settings.get("PRICE_MODE", "execution"),
-            retention=DEFAULT_RETENTION,
-        ),
-    )
-
-
-@contextmanager
-def pinned(core: int) -> Iterator[None]:
-    """Processes started here run on one core."""
-    ours = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core} & ours or ours)
-    try:
-        yield
-    finally:
-        os.sched_setaffinity(0, ours)
 
 
 def history(lines: Sequence[str], last: int) -> tuple[float, float, int]:
     """When the listener began to catch up, when it had committed the last trade, and in how many commits."""
     begun = ended = 0.0
     commits = 0
-    for line in lines:
-        record = json.loads(line) if line.startswith("{") else {}
-        event, when = record.get("event"), record.get("timestamp", "")
-        if event == "Catching up" and not begun:
-            begun = datetime.fromisoformat(when).timestamp()
-        if event == "Trades committed" and record["block"] <= last:
-            ended = datetime.fromisoformat(when).timestamp()
+    for when, record in events(lines, "Catching up", "Trades committed"):
+        if record["event"] == "Catching up":
+            begun = begun or when
+        elif record["block"] <= last:
+            ended = when
             commits += 1
     return begun, ended, commits
-
-
-def cpu_s(child: Child) -> float:
-    """Processor time that a process has used."""
-    fields = Path(f"/proc/{child.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def peak_rss_mb(pid: int) -> int:
-    """Most resident memory that a process has had."""
-    status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) // 1024
 
 
 def command_figures(stats: Mapping[str, Any], trades: int, blocks: int) -> dict[str, Any]:
@@ -334,36 +210,6 @@ def stored_candles(redis: "Redis", markets: set[int]) -> dict[str, float]:
     return {"sampled": candles, "bytes_each": round(size / candles, 1) if candles else 0}
 
 
-def trades_in_candles(redis: "Redis", markets: Mapping[int, int]) -> int:
-    """Trades in all daily candles."""
-    pipe = redis.pipeline(transaction=False)
-    for market in markets:
-        pipe.zrange(f"candles:{{{CHAIN_ID}}}:{address('token', market)}:{DAILY}", 0, -1)
-    return sum(json.loads(candle)["n"] for candles in pipe.execute() for candle in candles)
-
-
-def machine() -> dict[str, Any]:
-    """Where figures come from."""
-    model = ""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                model = line.partition(":")[2].strip()
-                break
-    return {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, {model}",
-        "load": [round(load, 2) for load in os.getloadavg()],
-        "python": platform.python_version(),
-        "commit": git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain") else ""),
-    }
-
-
-def git(*words: str) -> str:
-    """What git says; empty if it says nothing."""
-    done = subprocess.run(["git", *words], cwd=REPOSITORY, capture_output=True, text=True, check=False)  # noqa: S603, S607
-    return done.stdout.strip()
-
-
 def median_of(runs: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The run with the median rate; of an even number, the slower one of the two."""
     middle = statistics.median_low(run["trades_per_s"] for run in runs)
@@ -381,6 +227,7 @@ def table(result: Mapping[str, Any]) -> str:
         "trades/CPU s": f"{run['trades_per_cpu_s']} of the listener",
         "CPU, us a trade": f"listener {cpu['listener']}, Redis {cpu['redis']}, node {cpu['node']}",
         "CPU, share of a core": f"listener {share['listener']}, Redis {share['redis']}, node {share['node']}",
+        "taken by others": f"{run['core_taken_share']} of the listener's core while it was ready to run",
         "Redis, a block": f"{commands['calls_per_block']} commands",
         "Redis, a trade": f"{commands['calls_per_trade']} commands, {commands['script_us_per_trade']} us in "
         f"scripts, {commands['command_us_per_trade']} us of these in commands",
@@ -436,7 +283,7 @@ def main() -> None:
     try:
         bench = Bench(workload, behaviour, arguments.cache, options)
         runs = [bench.run() for _ in range(1 if arguments.profile else arguments.runs)]
-    except WrongResult as error:
+    except (WrongResult, ProcessFailed) as error:
         sys.exit(f"No result: {error}")
     result = {
         "benchmark": "backfill",

@@ -29,8 +29,8 @@ from web3 import Web3
 from web3.contract import Contract
 from web3.types import EventData
 
-from bench.backfill import HOUR_S, LISTENER_CORE, SERVERS_CORE, machine, pinned
 from bench.replay import Behaviour, start_replay
+from bench.system import HOUR_S, LISTENER_CORE, SERVERS_CORE, machine, pinned
 from bench.workload import DECIMALS, Shape, Workload, add_arguments, shape_of
 from listener.demo.processes import start_valkey
 
@@ -240,7 +240,11 @@ def main() -> None:
         "median": median,
         "runs": runs,
     }
-    print(json.dumps(result, indent=2))
+    rates = ", ".join(str(one["trades_per_s"]) for one in runs)
+    print(f"{shape.trades} trades with plain web3.py code: {median['trades_per_s']} trades/s (runs: {rates})")
+    print(
+        f"CPU {median['cpu_us_per_trade']} us a trade, Redis commands {median['redis_command_us_per_trade']}"
+    )
     if arguments.json:
         arguments.json.write_text(json.dumps(result, indent=2) + "\n")
 

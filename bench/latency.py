@@ -97,7 +97,7 @@ async def load(
     hearing = asyncio.create_task(hear())
     contract = launchpad.web3.eth.contract(abi=artifact("BondingCurve")["abi"])
     accounts = [Web3.to_checksum_address(account) for account in launchpad.accounts]
-    nonces = {account: launchpad.web3.eth.get_transaction_count(account) for account in accounts}
+    nonces = {account: int(launchpad.web3.eth.get_transaction_count(account)) for account in accounts}
     calls = {account: contract.encode_abi("buy", [0, account]) for account in accounts}
     per_tick = max(rate // 10, 1)
     sent = 0

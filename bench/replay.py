@@ -7,10 +7,12 @@
 HTTP (single calls and batches) and WebSocket on two ports; prints both addresses when it is ready. Logs are
 slices of pre-encoded JSON, so a reply costs little more than copying it into the socket.
 
-With `--interval-ms` the chain grows: the tip is block `--start-live-at` until somebody subscribes to newHeads
-or calls `replay_live`, and then one block more at each interval. `replay_released` answers when each was
-released, in Unix seconds by block number. `--measure` starts a second process, asks it for 200 blocks of 200
-trades and prints how long it takes.
+With `--interval-ms` the chain grows: the tip is block `--start-live-at` until somebody calls `replay_live`,
+and then one block more at each interval. `replay_released` answers when each was released, in Unix seconds by
+block number. With `--fork-every` the chain forks each time that the number of the new block is a multiple of
+it: `--fork-depth` blocks below it have other hashes from then on, and each of them has lost its last log.
+
+`--measure` starts a second process, asks it for 200 blocks of 200 trades and prints how long it takes.
 """
 
 import argparse
@@ -52,11 +54,15 @@ READY: Final = r"Replaying on (http://\S+ ws://\S+)"
 MEASURED_BLOCKS: Final = 200
 ROUNDS: Final = 20
 SEND_BUFFER_BYTES: Final = 4 * 1024 * 1024
+LARGE_BYTES: Final = 16_384
+"""Smaller pieces of a reply are joined before they are written."""
 NO_BODIES: Final = False
 """Of transactions: their hashes are enough."""
 
 Pieces = list[bytes | memoryview]
 
+_BEFORE_A_LOG: Final = b',{"address":"'
+_TRANSACTION: Final = b'"transactionHash":"'
 _BLOOM: Final = "0x" + "00" * 256
 _ZERO_HASH: Final = "0x" + "00" * 32
 _NOT_OFFERED: Final = (-32601, "the method does not exist/is not available")
@@ -89,6 +95,8 @@ class Behaviour:
         most_logs: more logs than that in one reply are refused; 0: never.
         receipts: whether they are offered.
         interval_ms: between two new blocks; 0: the chain stands still.
+        fork_every: a new block whose number is a multiple of it stands on another branch; 0: none does.
+        fork_depth: so many blocks are replaced by each fork, fewer than there are between two forks.
     """
 
     block_s: float = 2.0
@@ -99,6 +107,8 @@ class Behaviour:
     most_logs: int = 0
     receipts: bool = True
     interval_ms: float = 0
+    fork_every: int = 0
+    fork_depth: int = 3
 
 
 class ReplayChain:
@@ -115,7 +125,10 @@ class ReplayChain:
         self.last = workload.shape.blocks + behaviour.tail
         self.tip = self.last if behaviour.tip is None else min(behaviour.tip, self.last)
         self._genesis_time = behaviour.tip_time - self.tip * behaviour.block_s
-        self._numbers = {block_hash(number): number for number in range(self.last + 1)}
+        self._start = self.tip
+        self._places = {block_hash(number): (number, 0) for number in range(self.last + 1)}
+        self.forks = self._forks_above()
+        self._places |= {block_hash(number, 1): (number, 1) for number in self.forks}
         self.released: dict[int, float] = {}
         self.live = asyncio.Event()
 
@@ -143,16 +156,16 @@ class ReplayChain:
         if method == "eth_getBlockByNumber":
             return self._header(self._number(params[0]))
         if method == "eth_getBlockByHash":
-            return self._header(self._numbers.get(params[0]))
+            return self._header(*self._places.get(params[0], (None,)))
+        if method == "eth_getBlockReceipts" and self._behaviour.receipts:
+            return self._receipts(params[0])
         return [orjson.dumps(self._value(method, params), option=orjson.OPT_NON_STR_KEYS)]
 
-    def _value(self, method: str, params: Sequence[Any]) -> Any:  # noqa: ANN401, PLR0911 - of any method
+    def _value(self, method: str, params: Sequence[Any]) -> Any:  # noqa: ANN401 - of any method
         """The result of a call whose result is small."""
         match method:
             case "eth_call":
                 return token_answer(self._workload, params[0]["to"], params[0]["data"])
-            case "eth_getBlockReceipts" if self._behaviour.receipts:
-                return self._receipts(params[0])
             case "eth_chainId":
                 return hex(CHAIN_ID)
             case "eth_blockNumber":
@@ -177,18 +190,71 @@ class ReplayChain:
                 return 0
         return number if (number := int(tag, 16)) <= self.tip else None
 
-    def _header(self, number: int | None) -> Pieces:
+    def _forks_above(self) -> dict[int, int]:
+        """By number of a block that is replaced once, the block whose release does it."""
+        every, depth = self._behaviour.fork_every, self._behaviour.fork_depth
+        forks = range(every, self.last + 1, every) if every else ()
+        return {
+            number: fork
+            for fork in forks
+            if fork - depth > self._start
+            for number in range(fork - depth, fork)
+        }
+
+    def branch(self, number: int) -> int:
+        """Which version of a block is on the chain now."""
+        return int(self.forks.get(number, self.last + 1) <= self.tip)
+
+    def hash(self, number: int) -> str:
+        """Hash of a block on the chain."""
+        return block_hash(number, self.branch(number))
+
+    def logs(self, first: int, last: int, branch: int | None = None) -> bytes | memoryview:
+        """Logs of blocks as the inside of a JSON list, on the chain or on a branch."""
+        replaced = {number for number in self.forks if first <= number <= last}
+        if branch is None:
+            replaced = {number for number in replaced if self.branch(number)}
+        if not replaced or branch == 0:
+            return self._workload.logs(first, last)
+        parts = []
+        for number in range(first, last + 1):
+            logs = bytes(self._workload.logs(number, number))
+            if number in replaced:
+                old, new = (block_hash(number, at).encode() for at in (0, 1))
+                logs = logs.rpartition(_BEFORE_A_LOG)[0].replace(old, new)
+            parts += [logs] if logs else []
+        return b",".join(parts)
+
+    def of_markets(self, markets: set[int]) -> list[dict[str, Any]]:
+        """Every log on the chain that announces or trades one of these markets."""
+        found = []
+        for log in self._workload.of_markets(markets):
+            number = int(log["blockNumber"], 16)
+            if not self.branch(number):
+                found.append(log)
+            elif int(log["logIndex"], 16) < self._workload.count(number, number) - 1:
+                found.append({**log, "blockHash": self.hash(number)})
+        return found
+
+    def _header(self, number: int | None, branch: int | None = None) -> Pieces:
         if number is None or number > self.tip:
             return [b"null"]
-        fields = orjson.dumps(self.head(number))
+        at = self.branch(number)
+        head = self.head(number) if branch in {None, at} else self._head_on(number, 1 - at)
+        fields = orjson.dumps(head)
         return [fields[:-1], b',"transactions":[', self._workload.hashes(number), b"]}"]
 
     def head(self, number: int) -> dict[str, Any]:
-        """A block's header."""
+        """Header of a block on the chain."""
+        return self._head_on(number, self.branch(number))
+
+    def _head_on(self, number: int, branch: int) -> dict[str, Any]:
+        fork, parent_fork = self.forks.get(number), self.forks.get(number - 1)
+        parent_branch = branch if fork and fork == parent_fork else self.branch(number - 1)
         return {
             "number": hex(number),
-            "hash": block_hash(number),
-            "parentHash": block_hash(number - 1) if number else _ZERO_HASH,
+            "hash": block_hash(number, branch),
+            "parentHash": block_hash(number - 1, parent_branch) if number else _ZERO_HASH,
             "timestamp": hex(int(self._genesis_time + number * self._behaviour.block_s)),
             "logsBloom": _BLOOM,
             "nonce": "0x0000000000000000",
@@ -208,8 +274,10 @@ class ReplayChain:
         }
 
     def _logs(self, wanted: dict[str, Any]) -> Pieces:
+        branch: int | None = None
         if "blockHash" in wanted:
-            first = last = self._numbers.get(wanted["blockHash"], self.tip + 1)
+            first, branch = self._places.get(wanted["blockHash"], (self.tip + 1, None))
+            last = first
             if first > self.tip:
                 raise Refused(-32000, "unknown block")
         else:
@@ -218,20 +286,30 @@ class ReplayChain:
         most = self._behaviour.most_logs
         if most and self._workload.count(first, last) > most:
             raise Refused(_TOO_MANY[0], _TOO_MANY[1].format(most))
-        logs = self._workload.logs(first, last)
+        logs = self.logs(first, last, branch)
         if matches_all(wanted):
             return [b"[", logs, b"]"]
         return [orjson.dumps([log for log in orjson.loads(listed(logs)) if matches(log, wanted)])]
 
-    def _receipts(self, tag: str) -> list[dict[str, Any]] | None:
-        number = self._numbers.get(tag) if len(tag) == len(_ZERO_HASH) else self._number(tag)
+    def _receipts(self, tag: str) -> Pieces:
+        """Receipts with the fields that say something of logs, made without decoding these."""
+        by_hash = len(tag) == len(_ZERO_HASH)
+        number, branch = self._places.get(tag, (None, None)) if by_hash else (self._number(tag), None)
         if number is None or number > self.tip:
-            return None
-        logs: dict[str, list[Any]] = {}
-        for log in orjson.loads(listed(self._workload.logs(number, number))):
-            logs.setdefault(log["transactionHash"], []).append(log)
-        place = {"blockHash": block_hash(number), "blockNumber": hex(number), "status": "0x1"}
-        return [{"transactionHash": one, **place, "logs": some} for one, some in logs.items()]
+            return [b"null"]
+        logs: dict[bytes, list[bytes]] = {}
+        for log in bytes(self.logs(number, number, branch)).split(_BEFORE_A_LOG):
+            whole = log if log.startswith(_BEFORE_A_LOG[1:]) else _BEFORE_A_LOG[1:] + log
+            transaction = whole.partition(_TRANSACTION)[2][: len(_ZERO_HASH)]
+            logs.setdefault(transaction, []).append(whole)
+        own_hash = block_hash(number, self.branch(number) if branch is None else branch)
+        place = b'"blockHash":"%b","blockNumber":"%#x","status":"0x1"' % (own_hash.encode(), number)
+        receipts = [
+            b'{%b%b",%b,"logs":[%b]}' % (_TRANSACTION, transaction, place, b",".join(some))
+            for transaction, some in logs.items()
+            if transaction
+        ]
+        return [b"[", b",".join(receipts), b"]"]
 
     def release(self) -> bool:
         """Make the next block the tip; False if there is none."""
@@ -242,7 +320,7 @@ class ReplayChain:
         return True
 
 
-def listed(inside: memoryview) -> bytes:
+def listed(inside: bytes | memoryview) -> bytes:
     """The inside of a JSON list as a JSON list."""
     return b"".join((b"[", inside, b"]"))
 
@@ -325,7 +403,7 @@ class HttpServer(asyncio.Protocol):
         head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % size
         small: Pieces = [head]
         for piece in pieces:
-            if isinstance(piece, memoryview):
+            if len(piece) >= LARGE_BYTES:
                 self._transport.write(b"".join(small))
                 self._transport.write(piece)
                 small = []
@@ -365,7 +443,6 @@ class Heads:
                     reply = orjson.dumps({"jsonrpc": "2.0", "id": call["id"], "result": "0x1"})
                     await peer.send(reply.decode())
                     self._subscribers.add(peer)
-                    self._chain.live.set()
                 else:
                     await peer.send(b"".join(self._chain.reply(call)).decode())
         except ConnectionClosed:
@@ -409,6 +486,9 @@ def start_replay(shape: Shape, behaviour: Behaviour, cache: str) -> tuple[Child,
         "markets": shape.markets,
         "trades-per-block": shape.trades_per_block,
         "seed": shape.seed,
+        "skew": shape.skew,
+        "idle": shape.idle,
+        "template": shape.template,
         "cache": cache,
         "block-s": behaviour.block_s,
         "tail": behaviour.tail,
@@ -416,6 +496,8 @@ def start_replay(shape: Shape, behaviour: Behaviour, cache: str) -> tuple[Child,
         "tip-time": behaviour.tip_time,
         "most-logs": behaviour.most_logs,
         "interval-ms": behaviour.interval_ms,
+        "fork-every": behaviour.fork_every,
+        "fork-depth": behaviour.fork_depth,
         **({} if behaviour.tip is None else {"start-live-at": behaviour.tip}),
     }
     command = [sys.executable, "-m", "bench.replay"]
@@ -480,6 +562,8 @@ def main() -> None:
     parser.add_argument("--no-receipts", action="store_true")
     parser.add_argument("--start-live-at", type=int, help="the first tip; by default the last block")
     parser.add_argument("--interval-ms", type=float, default=0, help="between two new blocks")
+    parser.add_argument("--fork-every", type=int, default=0, help="blocks between two forks; 0: none")
+    parser.add_argument("--fork-depth", type=int, default=default.fork_depth)
     parser.add_argument("--measure", action="store_true")
     arguments = parser.parse_args()
     shape = shape_of(arguments)
@@ -496,6 +580,8 @@ def main() -> None:
         arguments.most_logs,
         not arguments.no_receipts,
         arguments.interval_ms,
+        arguments.fork_every,
+        arguments.fork_depth,
     )
     try:
         asyncio.run(replay(workload, behaviour, arguments.port))

@@ -9,21 +9,26 @@ the stages, and counts in them too.
 
 import functools
 import gc
+import inspect
 import json
 import sys
 import time
 from collections.abc import Callable
+from functools import cache, reduce
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 import msgspec
-import redis.asyncio.connection
 
 from listener import main as service
+from listener.application.history import History
 from listener.application.services import follower
+from listener.application.services.loading import Runs
 from listener.infrastructure.blockchain import rpc, source, witness
+from listener.infrastructure.columns import Columns
 from listener.infrastructure.observability.observer import LogObserver
-from listener.infrastructure.redis import store
+from listener.infrastructure.redis import client, store
+from listener.infrastructure.redis.commands import Writes
 
 COLLECTING: Final = "garbage collection (in all)"
 REST: Final = "rest (sockets, event loop, …)"
@@ -62,7 +67,9 @@ class Stopwatch:
 
     def wrap(self, stage: str, owner: Any, name: str) -> None:  # noqa: ANN401 - a module or a class
         """Measure a function from now on."""
-        function: Callable[..., Any] = getattr(owner, name)
+        method = inspect.getattr_static(owner, name)
+        is_class_method = isinstance(method, classmethod)
+        function: Callable[..., Any] = method.__func__ if is_class_method else getattr(owner, name)
         self.seconds.setdefault(stage, 0.0)
 
         @functools.wraps(function)
@@ -77,7 +84,13 @@ class Stopwatch:
                 if self._inner:
                     self._inner[-1] += whole
 
-        setattr(owner, name, measured)
+        setattr(owner, name, classmethod(measured) if is_class_method else measured)
+
+    def decoder(self, stage: str, real: Any) -> Any:  # noqa: ANN401 - of any type
+        """A decoder that is measured."""
+        decoder = Decoder(real)
+        self.wrap(stage, decoder, "decode")
+        return decoder
 
     def collect(self, phase: str, _info: dict[str, int]) -> None:
         """Measure the garbage collector."""
@@ -104,26 +117,41 @@ class Decoder:
         return self.real.decode(body)
 
 
+FUNCTIONS: Final[tuple[tuple[str, Any, str], ...]] = (
+    ("decode JSON", rpc, "result"),
+    ("decode JSON", source, "result"),
+    ("cut logs into columns", source, "read"),
+    ("check and decode other logs", source, "own_logs"),
+    ("check and decode other logs", source, "decoded"),
+    ("check and decode other logs", witness, "decoded"),
+    ("gather runs", Runs, "_is_enough"),
+    ("gather runs", History, "of"),
+    ("gather runs", History, "cut"),
+    ("resolve", follower, "tokens_to_read"),
+    ("resolve", follower, "resolve_blocks"),
+    ("resolve", follower, "resolve_history"),
+    ("fold columns into minutes", Columns, "fold"),
+    ("fold minutes into candles", follower, "process_blocks"),
+    ("encode", store, "encode_told"),
+    ("encode", store, "rows"),
+    ("encode", store, "commands"),
+    ("pack for Redis", Writes, "words"),
+    ("pack for Redis", client, "_Packed.pack_command"),
+    ("apply to memory", follower.Follower, "_follow"),
+    ("log lines", LogObserver, "committed"),
+)
+"""Stage, owner and name of the functions that are measured, called a few times a commit or a block."""
+
+
 def measure(watch: Stopwatch) -> None:
     """Put the stopwatch on all stages."""
     for name in ("_CALL", "_BATCH"):
-        decoder = Decoder(getattr(rpc, name))
-        setattr(rpc, name, decoder)
-        watch.wrap("decode JSON", decoder, "decode")
-    for module in (rpc, source):
-        watch.wrap("decode JSON", module, "result")
-    watch.wrap("check and order logs", source, "own_logs")
-    watch.wrap("decode events", source, "decoded")
-    watch.wrap("decode events", witness, "decoded")
-    watch.wrap("resolve", follower, "tokens_to_read")
-    watch.wrap("resolve", follower, "resolve_blocks")
-    watch.wrap("fold", follower, "process_blocks")
-    watch.wrap("encode rows", store, "rows")
-    watch.wrap("encode commands", store, "commands")
-    watch.wrap("apply to memory", follower.Follower, "_committed")
-    watch.wrap("log lines", LogObserver, "committed")
-    watch.wrap("pack for Redis", redis.asyncio.connection.AbstractConnection, "pack_command")
-    watch.wrap("pack for Redis", redis.asyncio.connection.AbstractConnection, "pack_commands")
+        setattr(rpc, name, watch.decoder("decode JSON", getattr(rpc, name)))
+    typed = rpc._decoder  # noqa: SLF001 - where decoders come from
+    rpc._decoder = cache(lambda kind: watch.decoder("decode JSON", typed(kind)))  # noqa: SLF001
+    for stage, owner, path in FUNCTIONS:
+        *classes, name = path.split(".")
+        watch.wrap(stage, reduce(getattr, classes, owner), name)
 
 
 def main() -> int:

@@ -32,7 +32,15 @@ ROUNDS = 5
 async def fill(database: Database, keys: Keys, markets: int) -> None:
     """One generation: ten candles an interval, ten trades."""
     await database.run("HSET", keys.settings, "setting:OHLCV_INTERVALS", ",".join(NAMES), "base", 0)
-    head = {"number": 1, "hash": "0x1", "timestamp": 1, "asOf": 1, "gen": 1, "epoch": 1, "seq": 0}
+    head: dict[str, str | int] = {
+        "number": 1,
+        "hash": "0x1",
+        "timestamp": 1,
+        "asOf": 1,
+        "gen": 1,
+        "epoch": 1,
+        "seq": 0,
+    }
     await database.run("HSET", keys.head, *(word for pair in head.items() for word in pair))
     for start in range(0, markets, 500):
         commands: list[Command] = []

@@ -29,18 +29,7 @@ from pathlib import Path
 from typing import Final
 
 from bench import baseline
-from bench.backfill import (
-    HOUR_S,
-    LISTENER_CORE,
-    SERVERS_CORE,
-    Bench,
-    Options,
-    WrongResult,
-    expected,
-    machine,
-    pinned,
-    sample,
-)
+from bench.backfill import Bench, Options
 from bench.peers.check import differences
 from bench.peers.indexers import Indexer, NotInstalled, envio, generate_envio, ponder
 from bench.peers.node import CALLS
@@ -61,6 +50,16 @@ from bench.peers.report import (
 )
 from bench.peers.usage import end, usage
 from bench.replay import Behaviour, call_of
+from bench.system import (
+    HOUR_S,
+    LISTENER_CORE,
+    SERVERS_CORE,
+    WrongResult,
+    expected,
+    machine,
+    pinned,
+    sample,
+)
 from bench.workload import Shape, Workload, add_arguments, shape_of
 from listener.demo.processes import Child, ProcessFailed
 

@@ -1,5 +1,6 @@
 """`Observer`: one canonical log line for each unit of work, and the health that follows from it."""
 
+import logging
 from typing import Final
 
 import structlog
@@ -63,7 +64,8 @@ class LogObserver:
     def _trades(self, changes: ChangeSet) -> None:
         few = changes.counted <= TRADE_LINES_PER_BLOCK
         log = self._log.info if few else self._log.debug
-        for trade in changes.trades:
+        shown = changes.trades if few or self._log.is_enabled_for(logging.DEBUG) else ()
+        for trade in shown:
             log(
                 "Trade",
                 market=trade.market,
