@@ -37,7 +37,7 @@ _NEARLY: Final = 1e-12
 """Quotients of doubles that are closer than this may be in the wrong order: exact ones decide."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Columns:
     """Trades of final blocks, in order. Implements `TradeBatch`.
 
@@ -252,7 +252,7 @@ class Columns:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Newest(Sequence[Trade]):
     """Some trades of one market; they are made where they are looked at.
 

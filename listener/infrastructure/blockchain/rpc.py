@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from functools import cache
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -242,6 +242,8 @@ def result(reply: Reply, method: str, kind: type[T]) -> T | None:
     """
     if reply.error:
         raise translated(reply.error, method)
+    if kind is msgspec.Raw:
+        return cast("T", reply.result)
     try:
         return msgspec.json.decode(reply.result, type=kind | None)
     except UNREADABLE as error:
