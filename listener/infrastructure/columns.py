@@ -204,10 +204,9 @@ class Columns:
         ends = np.r_[starts[1:], len(rows)]
         numerator, denominator = self._price(rows, price_mode)
         high, low = _extremes(numerator, denominator, starts, ends)
-        prices = [
-            list(zip(integers(numerator[at]), integers(denominator[at]), strict=True))
-            for at in (starts, high, low, ends - 1)
-        ]
+        told, place = np.unique(np.concatenate([starts, high, low, ends - 1]), return_inverse=True)
+        pairs = list(zip(integers(numerator[told]), integers(denominator[told]), strict=True))
+        prices = [[pairs[at] for at in part.tolist()] for part in np.split(place, 4)]
         is_buy = self.is_buy[rows]
         sums = [
             _sums(self.amounts[rows, kind] * (is_buy[:, None] if bought else np.uint64(1)), starts)

@@ -144,12 +144,12 @@ def _write_candles(changes: ChangeSet, keys: Keys, texts: CandleTexts, written: 
     known: MarketId | None = None
     for market_id, interval, open_time, after, before in changes.candles:
         if market_id != known:
-            known, prefix = market_id, keys.candles(market_id, "")
+            known, prefix, state = market_id, keys.candles(market_id, ""), changes.states.get(market_id)
         key = prefix + interval.name
-        if after is None:
+        if after is None or state is None:
             written.commands.append(("ZREMRANGEBYSCORE", key, open_time, open_time))
             continue
-        market = changes.market(market_id)
+        market = state.market
         text = texts.encode(after, market, interval.name) if undoable else encode_candle(after, market)
         if before is not None or changes.reorg:
             written.members.append((key, open_time, text))
