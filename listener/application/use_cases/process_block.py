@@ -73,6 +73,8 @@ def process_blocks(
         before = MarketState.new(created, len(rules.intervals)) if created else markets[market_id]
         after, elapsed = before, before.day.advance(changes.head.as_of)
         told = _told(before.market, resolved.swaps.get(market_id, ()), folds.get(market_id), rules)
+        if not told.number and created is None and market_id not in resolved.graduated:
+            continue
         candles: list[CandleChange] = []
         if told.number:
             after, candles = fold_minutes(before, told.minutes, rules)
