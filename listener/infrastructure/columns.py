@@ -1,7 +1,4 @@
-"""Trades in bulk: numpy columns instead of an object for each, folded at once.
-
-Amounts are two 64-bit halves, and sums are made of 32-bit limbs: all is exact.
-"""
+"""Trades in bulk: numpy columns instead of an object for each, folded at once. All amounts are exact."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,19 +7,21 @@ from itertools import pairwise
 from typing import Any, Final, overload
 
 import numpy as np
-import numpy.typing as npt
 
 from listener.application.history import BulkFold, Emitter
 from listener.application.state import PriceMode
 from listener.domain.entities import Market, MinuteFold, Trade
 from listener.domain.facts import Swapped
 from listener.domain.value_objects import MINUTE_MS, Address, BlockRef, MarketId, TradeId
-
-Bytes = npt.NDArray[np.uint8]
-Integers = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
-Halves = npt.NDArray[np.uint64]
-"""Unsigned integers below 2**128: the last axis holds their upper and their lower 64 bits."""
+from listener.infrastructure.exact import (
+    Bytes,
+    Flags,
+    Halves,
+    Integers,
+    extremes,
+    integers,
+    sums_of,
+)
 
 BASE, QUOTE, FEE, BASE_RESERVE, QUOTE_RESERVE = range(5)
 
@@ -31,10 +30,6 @@ ADDRESS: Final = 40
 """Hex digits of an address."""
 _MIXED: Final = np.array([(0x9E3779B97F4A7C15 ** (2 * place + 1)) % 2**64 for place in range(10)], np.uint64)
 """Odd factors: whether two emitters with one sum are the same is looked at."""
-_LOW: Final = np.uint64(0xFFFF_FFFF)
-_LIMB: Final = np.uint64(32)
-_NEARLY: Final = 1e-12
-"""Quotients of doubles that are closer than this may be in the wrong order: exact ones decide."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,13 +198,13 @@ class Columns:
         starts = np.flatnonzero(np.r_[True, (source[1:] != source[:-1]) | (times[1:] != times[:-1])])
         ends = np.r_[starts[1:], len(rows)]
         numerator, denominator = self._price(rows, price_mode)
-        high, low = _extremes(numerator, denominator, starts, ends)
+        high, low = extremes(numerator, denominator, starts, ends)
         told, place = np.unique(np.concatenate([starts, high, low, ends - 1]), return_inverse=True)
         pairs = list(zip(integers(numerator[told]), integers(denominator[told]), strict=True))
         prices = [[pairs[at] for at in part.tolist()] for part in np.split(place, 4)]
         is_buy = self.is_buy[rows]
         sums = [
-            _sums(self.amounts[rows, kind] * (is_buy[:, None] if bought else np.uint64(1)), starts)
+            sums_of(self.amounts[rows, kind] * (is_buy[:, None] if bought else np.uint64(1)), starts)
             for bought in (False, True)
             for kind in (BASE, QUOTE)
         ]
@@ -328,23 +323,6 @@ def _or_none(values: list[Any], flags: Flags) -> list[Any]:
     return [value if flag else None for value, flag in zip(values, flags.tolist(), strict=True)]
 
 
-def integers(halves: Halves) -> list[int]:
-    """Python's integers."""
-    whole: list[int] = halves[:, 1].tolist()
-    large = np.flatnonzero(halves[:, 0])
-    for place, upper in zip(large.tolist(), halves[large, 0].tolist(), strict=True):
-        whole[place] |= upper << 64
-    return whole
-
-
-def limbs_of(halves: Halves) -> list[npt.NDArray[np.uint64]]:
-    """Limbs of 32 bits, the lowest first, without upper ones that are zero in all rows."""
-    limbs = [halves[:, 1] & _LOW, halves[:, 1] >> _LIMB, halves[:, 0] & _LOW, halves[:, 0] >> _LIMB]
-    while limbs and not limbs[-1].any():
-        limbs.pop()
-    return limbs
-
-
 def texts(digits: Bytes) -> list[str]:
     """Rows of hex digits, each behind `0x`."""
     width = digits.shape[1] + 2
@@ -353,53 +331,3 @@ def texts(digits: Bytes) -> list[str]:
     told[:, 2:] = digits
     text = told.tobytes().decode("ascii")
     return [text[at : at + width] for at in range(0, len(text), width)]
-
-
-def _sums(halves: Halves, starts: Integers) -> list[int]:
-    """Exact sums of runs of rows."""
-    sums = [np.add.reduceat(limb, starts) for limb in limbs_of(halves)]
-    sums += [np.zeros(len(starts), np.uint64)] * (4 - len(sums))
-    for place in range(3):
-        sums[place + 1] = sums[place + 1] + (sums[place] >> _LIMB)
-        sums[place] = sums[place] & _LOW
-    upper, lower = sums[2] | sums[3] << _LIMB, sums[0] | sums[1] << _LIMB
-    whole = integers(np.stack([upper, lower], axis=1))
-    for place in np.flatnonzero(sums[3] >> _LIMB).tolist():
-        whole[place] += int(sums[3][place] >> _LIMB) << 128
-    return whole
-
-
-def _extremes(
-    numerator: Halves, denominator: Halves, starts: Integers, ends: Integers
-) -> tuple[Integers, Integers]:
-    """The rows of the highest and of the lowest quotient of each run; of equals, any."""
-    quotient = _double(numerator) / _double(denominator)
-    lengths = ends - starts
-    found: list[Integers] = []
-    for best_of, sign in ((np.maximum, 1.0), (np.minimum, -1.0)):
-        best = best_of.reduceat(quotient, starts)
-        near = quotient * sign >= np.repeat(best * sign * (1 - sign * _NEARLY), lengths)
-        candidates = np.flatnonzero(near)
-        run = np.searchsorted(starts, candidates, side="right") - 1
-        _, first, count = np.unique(run, return_index=True, return_counts=True)
-        chosen = candidates[first]
-        for place in np.flatnonzero(count > 1).tolist():
-            some = candidates[first[place] : first[place] + count[place]]
-            chosen[place] = _exactly(numerator, denominator, some, highest=sign > 0)
-        found.append(chosen)
-    return found[0], found[1]
-
-
-def _double(halves: Halves) -> npt.NDArray[np.float64]:
-    return halves[:, 0].astype(np.float64) * 2.0**64 + halves[:, 1]
-
-
-def _exactly(numerator: Halves, denominator: Halves, rows: Integers, *, highest: bool) -> int:
-    """The row of the highest or lowest quotient."""
-    pairs = list(zip(integers(numerator[rows]), integers(denominator[rows]), strict=True))
-    best = 0
-    for place in range(1, len(pairs)):
-        difference = pairs[place][0] * pairs[best][1] - pairs[best][0] * pairs[place][1]
-        if difference and (difference > 0) is highest:
-            best = place
-    return int(rows[best])

@@ -7,7 +7,8 @@ import numpy as np
 from listener.application.history import History
 from listener.domain.facts import BlockFacts, Swapped
 from listener.domain.value_objects import BlockRef
-from listener.infrastructure.columns import Bytes, Columns
+from listener.infrastructure.columns import Columns
+from listener.infrastructure.exact import Bytes
 
 
 def in_bulk(blocks: Sequence[BlockFacts]) -> History:

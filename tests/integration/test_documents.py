@@ -7,9 +7,10 @@ from typing import Final
 
 import pytest
 
-from listener import main
+from listener import main, wiring
 from listener.config.settings import Settings, load_settings
 from listener.domain.facts import Fact, Malformed, MarketAnnounced, Swapped
+from listener.infrastructure.blockchain.venues import BondingCurve
 from listener.infrastructure.blockchain.venues.venue import decode_log
 from listener.infrastructure.blockchain.wire import Log
 
@@ -133,13 +134,16 @@ def test_tests_named_in_guarantees_exist() -> None:
             assert re.search(rf"(?m)^\s*(async )?def {name}\(", path.read_text()), f"{file}::{name}"
 
 
-def test_worked_example_of_a_venue_decodes() -> None:
+def test_worked_example_of_a_venue_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The venue in CONTRIBUTING.md can be pasted as it stands: facts from logs, a refusal of bad ones."""
     example = re.search(r"(?ms)^```python\n(.*?)^```", CONTRIBUTING.read_text())
     assert example
     module = ModuleType("example_venue")
     exec(compile(example[1], "CONTRIBUTING.md", "exec"), module.__dict__)  # noqa: S102 - our own document
     venue = module.Acme
+    monkeypatch.setattr(wiring, "ALL", (*wiring.ALL, venue))
+    assert wiring.decoders().keys() > venue.decoders.keys()
+    assert wiring.layouts().keys() == BondingCurve.layouts.keys()
     contract, token, account = "0x" + "Ab" * 20, "0x" + "1" * 40, "0x" + "2" * 40
 
     def said(first_topic: str, *data: int) -> Fact | None:

@@ -23,8 +23,9 @@ from listener.infrastructure.blockchain.venues.bonding_curve import CURVE_CREATE
 from listener.infrastructure.blockchain.venues.venue import TradeLayout
 from listener.infrastructure.blockchain.wire import Log
 from listener.infrastructure.columns import Columns
+from listener.infrastructure.decimal_texts import quotients, units
 from listener.infrastructure.redis.codec import encode_trade
-from listener.infrastructure.redis.trade_texts import encode_newest, quotients, units
+from listener.infrastructure.redis.trade_texts import encode_newest
 from tests.fakes.build import MONDAY_MS, curve, digest, market, swap, token
 from tests.fakes.bulk import columns
 

@@ -6,8 +6,7 @@ roll back, or let time pass.
 """
 
 import asyncio
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import pairwise
@@ -22,7 +21,6 @@ from listener.application.errors import (
     ReorgTooDeep,
     StoreUnavailable,
     Superseded,
-    TornData,
 )
 from listener.application.history import History
 from listener.application.interfaces import (
@@ -37,6 +35,7 @@ from listener.application.interfaces import (
 from listener.application.services.corrections import Corrections
 from listener.application.services.fetching import Fetcher, FetchLimits
 from listener.application.services.loading import Behind, Runs
+from listener.application.services.markets import Markets
 from listener.application.services.recovery import RESET_HINT, Recovery
 from listener.application.services.tip_watch import TipWatch
 from listener.application.state import (
@@ -50,19 +49,20 @@ from listener.application.state import (
 )
 from listener.application.use_cases.process_block import closed_by, process_blocks
 from listener.application.use_cases.refresh_stats import refresh
-from listener.application.use_cases.resolve_block import resolve_blocks, resolve_history, tokens_to_read
+from listener.application.use_cases.resolve_block import (
+    Resolved,
+    resolve_blocks,
+    resolve_history,
+    tokens_to_read,
+)
 from listener.application.use_cases.rollback import minutes_since, roll_back
 from listener.domain.chain import Extend, Gap, Reorg, Stale, relate
 from listener.domain.entities import TokenInfo
-from listener.domain.errors import MinutesMissing
 from listener.domain.facts import BlockFacts
 from listener.domain.value_objects import MINUTE_MS, Address, BlockRef, MarketId, Timestamp
 
 REFRESH_SLICE: Final = 200
 """Markets brought up to date by one refresh commit, so that it never delays a block for long."""
-
-MINUTES_SLICE: Final = 200
-"""Markets whose minutes that roll off are read in one round trip."""
 
 AUDIT_PATIENCE_S: Final = 30.0
 """How long history waits for an audit that makes no progress."""
@@ -146,11 +146,10 @@ class Follower:
         self._tip = TipWatch(clock, observer, limits.stall_s)
         self._fetcher = Fetcher(chain, limits.fetch)
         self._state: StreamState | None = None
-        self._markets: OrderedDict[MarketId, MarketState] = OrderedDict()
+        self._markets = Markets(store, limits.cached_markets, lambda: self.state.head, self._settle)
         self._corrections = Corrections()
         self._runs = Runs(limits.commit_trades)
         self._written = Behind()
-        self._writing_from: Timestamp = 0
         self._trades = 0
         self._passed_minute = -1
         self._hinted = False
@@ -383,15 +382,11 @@ class Follower:
         started = self._clock.monotonic()
         tokens = await self._tokens(run.blocks)
         resolved = resolve_history(self.state, run, tokens, self._rules)
-        markets = await self._load_ours(resolved.touched() - resolved.created.keys())
-        markets = await self._with_minutes(
-            markets, max(self.state.head.as_of, run.blocks[-1].block.timestamp)
-        )
+        markets = await self._touched(resolved)
         changes = process_blocks(self.state, markets, resolved, self._rules, live=False, undoable=False)
         await self._settle()
         self._recovery.used(changes.head.gen)
         self._follow(changes)
-        self._writing_from = run.blocks[0].block.timestamp
         await self._written.start(self._write(changes, tip, started))
 
     async def _write(self, changes: ChangeSet, tip: BlockRef, started: float) -> None:
@@ -428,11 +423,16 @@ class Follower:
         started = self._clock.monotonic()
         tokens = await self._tokens([facts])
         resolved = resolve_blocks(self.state, [facts], tokens, self._rules)
-        markets = await self._load_ours(resolved.touched() - resolved.created.keys())
-        markets = await self._with_minutes(markets, max(self.state.head.as_of, facts.block.timestamp))
+        markets = await self._touched(resolved)
         changes = process_blocks(self.state, markets, resolved, self._rules, live=self._tell, undoable=True)
         await self._commit_and_follow(changes, started)
         self._trades += changes.counted
+
+    async def _touched(self, resolved: Resolved) -> dict[MarketId, MarketState]:
+        """States of the markets that blocks touch, but for the new ones."""
+        markets = await self._markets.load_ours(resolved.touched() - resolved.created.keys())
+        as_of = max(self.state.head.as_of, resolved.blocks[-1].timestamp)
+        return await self._markets.able_to_advance(markets, as_of)
 
     async def _tokens(self, blocks: Sequence[BlockFacts]) -> Mapping[Address, TokenInfo]:
         wanted = tokens_to_read(self.state, blocks, self._rules)
@@ -460,7 +460,7 @@ class Follower:
         if [undo.block for undo in undos] != orphaned:
             raise Superseded(f"before-images above block {ancestor.number} are not those of our blocks")
         affected = {undo.market for block in undos for undo in block.markets}
-        states = await self._load_ours(affected)
+        states = await self._markets.load_ours(affected)
         span = (minutes_since(undos), self.state.head.as_of)
         minutes = await self._store.load_minutes(dict.fromkeys(affected, span))
         changes = roll_back(
@@ -526,60 +526,13 @@ class Follower:
         while True:
             started = self._clock.monotonic()
             due = await self._store.due(as_of, REFRESH_SLICE)
-            markets = await self._with_minutes(await self._load(due), as_of)
+            markets = await self._markets.able_to_advance(await self._markets.load(due), as_of)
             changes = refresh(state, markets, as_of, closing, self._rules, live=self._tell)
             if changes is not None:
                 await self._commit_and_follow(changes, started)
             if len(due) < REFRESH_SLICE:
                 break
         self._passed_minute = as_of // MINUTE_MS
-
-    async def _load_ours(self, markets: Iterable[MarketId]) -> dict[MarketId, MarketState]:
-        """States of markets that we have committed; where they are missing, the store went back in time."""
-        wanted = set(markets)
-        found = await self._load(wanted)
-        if missing := wanted - found.keys():
-            raise await self._lost(f"{len(missing)} markets that were committed: {min(missing)}, …")
-        return found
-
-    async def _with_minutes(
-        self, markets: dict[MarketId, MarketState], as_of: Timestamp
-    ) -> dict[MarketId, MarketState]:
-        """The same states, their days able to advance to `as_of`.
-
-        The minutes are a day old, so that what is being written need not be waited for, as a rule.
-        """
-        spans = [(market, span) for market, state in markets.items() if (span := state.day.wanted(as_of))]
-        if any(last + MINUTE_MS > self._writing_from for _, (_, last) in spans):
-            await self._settle()
-        for at in range(0, len(spans), MINUTES_SLICE):
-            found = await self._store.load_minutes(dict(spans[at : at + MINUTES_SLICE]))
-            for market, _ in spans[at : at + MINUTES_SLICE]:
-                state = markets[market]
-                try:
-                    day = state.day.with_minutes(as_of, found.get(market, ()))
-                except MinutesMissing as error:
-                    raise await self._lost(f"one-minute candles of {market}: {error}") from error
-                markets[market] = state._replace(day=day)
-        return markets
-
-    async def _lost(self, what: str) -> ListenerError:
-        """What it means that something we have committed is not stored."""
-        await self._settle()
-        if await self._store.head() == self.state.head:
-            return TornData(
-                f"not stored any more: {what}: somebody has changed keys of ours; run `listener resync`"
-            )
-        return Superseded(f"not stored any more: {what}")
-
-    async def _load(self, markets: Iterable[MarketId]) -> dict[MarketId, MarketState]:
-        """States of markets, from memory or from the store."""
-        known = {market: self._markets[market] for market in markets if market in self._markets}
-        missing = [market for market in markets if market not in known]
-        if missing:
-            await self._settle()
-            known |= await self._store.load_markets(missing)
-        return known
 
     async def _settle(self) -> None:
         """Wait for the commit that is under way; where that fails, see `_commit`."""
@@ -612,15 +565,7 @@ class Follower:
         if self._rules.audit_blocks and not changes.reorg and (missed := self.state.missed_by_audit(changes)):
             self._observer.audit_missed(missed[0], missed[-1])
         self.state.apply(changes)
-        if changes.reorg:
-            for market in changes.reorg.markets:
-                self._markets.pop(market, None)
-        else:
-            for market, state in changes.states.items():
-                self._markets[market] = state
-                self._markets.move_to_end(market)
-            while len(self._markets) > self._limits.cached_markets:
-                self._markets.popitem(last=False)
+        self._markets.follow(changes)
 
     def _tell_committed(self, changes: ChangeSet, started: float) -> None:
         self._signal.notify()

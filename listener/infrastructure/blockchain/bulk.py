@@ -18,7 +18,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from listener.application.errors import InconsistentReply, NodeUnavailable
 from listener.infrastructure.blockchain.venues.venue import TradeLayout
 from listener.infrastructure.blockchain.wire import UNREADABLE, Log
-from listener.infrastructure.columns import ADDRESS, Bytes, Columns, Flags, Halves, Integers
+from listener.infrastructure.columns import ADDRESS, Columns
+from listener.infrastructure.exact import Bytes, Flags, Halves, Integers
 
 Pairs = npt.NDArray[np.uint16]
 

@@ -4,7 +4,6 @@ Every trade is a row of a matrix of bytes, every field some columns of it; bytes
 the end. What comes out is what `encode_trade` gives for one trade after the other.
 """
 
-import math
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
@@ -12,42 +11,20 @@ from typing import Final
 import numpy as np
 import orjson
 
-from listener.domain.value_objects import PRICE_DIGITS, format_decimal, ratio
 from listener.infrastructure.columns import (
     BASE,
     BASE_RESERVE,
     FEE,
     QUOTE,
     QUOTE_RESERVE,
-    Bytes,
     Columns,
-    Flags,
-    Halves,
-    Integers,
     Newest,
-    integers,
-    limbs_of,
 )
+from listener.infrastructure.decimal_texts import quotients, repeated, texts_of, units
+from listener.infrastructure.exact import Bytes, Flags, Halves, Integers
 
 ROWS_AT_ONCE: Final = 2_048
 """Trades whose bytes fit into a processor's cache."""
-
-GROUPS: Final = 4
-"""Of nine digits, from the first that is not zero: 28 digits at least."""
-MOST_GROUPS: Final = 6
-"""Of zeros before them; what is smaller is divided by itself."""
-
-MOST_CARRIES: Final = 4
-"""Of nines in a row that are rounded up."""
-
-_GROUP: Final = np.uint64(10**9)
-_LIMB: Final = np.uint64(32)
-_TEN_THOUSAND: Final = np.uint64(10_000)
-_FOUR: Final = np.array([f"{number:04}" for number in range(10_000)], np.bytes_).view(np.uint32)
-_ZERO, _FIVE, _NINE, _POINT = ord("0"), ord("5"), ord("9"), ord(".")
-_LOW: Final = np.uint64(0xFFFF_FFFF)
-_LARGE: Final = np.uint64(2**58)
-"""Of the upper half of a divisor: thrice as much still fits."""
 
 
 def encode_newest(parts: Sequence[Newest]) -> list[list[bytes]]:
@@ -76,13 +53,14 @@ def _lines(parts: Sequence[Newest], rows: Integers, whose: Integers) -> list[byt
     columns, market, by_reserves = parts[0].columns, parts[0].market, parts[0].by_reserves
     blocks, block = np.unique(columns.block[rows], return_inverse=True)
     refs = [columns.refs[number] for number in blocks.tolist()]
-    numbers = _texts([str(ref.number) for ref in refs])[block]
-    places = _texts([f',"t":{ref.timestamp},"b":{ref.number},"bh":"{ref.hash}","li":' for ref in refs])[block]
+    numbers = texts_of([str(ref.number) for ref in refs])[block]
+    told = [f',"t":{ref.timestamp},"b":{ref.number},"bh":"{ref.hash}","li":' for ref in refs]
+    places = texts_of(told)[block]
     indices, index = np.unique(columns.log_index[rows], return_inverse=True)
-    log_index = _texts([str(number) for number in indices.tolist()])[index]
+    log_index = texts_of([str(number) for number in indices.tolist()])[index]
     first, last = int(whose[0]), int(whose[-1])
-    ids = _texts([orjson.dumps(part.market.id).decode() for part in parts[first : last + 1]])[whose - first]
-    sides = _texts(["sell", "buy"])[columns.is_buy[rows].astype(np.int64)]
+    ids = texts_of([orjson.dumps(part.market.id).decode() for part in parts[first : last + 1]])[whose - first]
+    sides = texts_of(["sell", "buy"])[columns.is_buy[rows].astype(np.int64)]
     amounts = columns.amounts[rows]
     xp, sp, has_sp = _prices(columns, rows, amounts, market.price_exponent)
     p = np.where(has_sp[:, None], *_same_width(sp, xp)) if by_reserves else xp
@@ -96,10 +74,10 @@ def _lines(parts: Sequence[Newest], rows: Integers, whose: Integers) -> list[byt
         '","q":"', units(amounts[:, QUOTE], quote_decimals),
         _where(has_fee, '","fee":"'), units(amounts[:, FEE], quote_decimals) * has_fee[:, None], '"}\n',
     ]  # fmt: skip
-    told = np.concatenate(
-        [_constant(piece, len(rows)) if isinstance(piece, str) else piece for piece in pieces], axis=1
+    lines = np.concatenate(
+        [repeated(piece, len(rows)) if isinstance(piece, str) else piece for piece in pieces], axis=1
     )
-    return told.tobytes().translate(None, b"\0").split(b"\n")[:-1]
+    return lines.tobytes().translate(None, b"\0").split(b"\n")[:-1]
 
 
 def _prices(columns: Columns, rows: Integers, amounts: Halves, exponent: int) -> tuple[Bytes, Bytes, Flags]:
@@ -123,160 +101,12 @@ def _spread(rows: Bytes, flags: Flags) -> Bytes:
     return spread
 
 
-def quotients(numerator: Halves, denominator: Halves, exponent: int) -> Bytes:
-    """`format_decimal(ratio(…))` of each pair, zero bytes where a text is shorter.
-
-    Long division, nine digits at a time, of quotients below one; what is rounded up over several digits, and
-    all other quotients, are divided one by one.
-    """
-    digits, left = _fractions(numerator, denominator)
-    if exponent > 0:
-        left[:] = True
-    first = (digits != _ZERO).argmax(axis=1)
-    place, row = np.arange(digits.shape[1]), np.arange(len(digits))
-    end = first + PRICE_DIGITS
-    left |= (end >= len(place)) | (digits[row, first] == _ZERO)
-    end[left] = 1
-    following = digits[row, end]
-    more = ((digits != _ZERO) & (place > end[:, None])).any(axis=1)
-    left |= (following == _FIVE) & ~more
-    up = np.flatnonzero((following >= _FIVE) & ~left)
-    digits[up, end[up] - 1] += 1
-    left |= _carried(digits, up, end[up] - 1)
-    digits *= place < end[:, None]
-    last = len(place) - 1 - (digits > _ZERO)[:, ::-1].argmax(axis=1)
-    digits *= place <= last[:, None]
-    shift = _constant("0." + "0" * -min(exponent, 0), len(digits))
-    told = np.concatenate([shift, digits], axis=1)
-    if left.any():
-        told = _replaced(told, left, numerator, denominator, exponent)
-    return told
-
-
-def _carried(digits: Bytes, rows: Integers, places: Integers) -> Flags:
-    """Carry what is above nine; the rows where that does not end soon."""
-    for _ in range(MOST_CARRIES):
-        above = (digits[rows, places] > _NINE) & (places > 0)
-        rows, places = rows[above], places[above]
-        digits[rows, places] = _ZERO
-        places -= 1
-        digits[rows, places] += 1
-    endless: Flags = np.logical_or.reduce(digits > _NINE, axis=1)
-    return endless
-
-
-def _replaced(told: Bytes, rows: Flags, numerator: Halves, denominator: Halves, exponent: int) -> Bytes:
-    """The same with some rows divided one by one."""
-    pairs = zip(integers(numerator[rows]), integers(denominator[rows]), strict=True)
-    texts = _texts([format_decimal(ratio(*pair, exponent)) for pair in pairs])
-    width = max(told.shape[1], texts.shape[1])
-    wide = np.zeros((len(told), width), np.uint8)
-    wide[:, : told.shape[1]] = told
-    wide[rows] = 0
-    wide[rows, : texts.shape[1]] = texts
-    return wide
-
-
-def _fractions(numerator: Halves, denominator: Halves) -> tuple[Bytes, Flags]:
-    """Digits behind the point, enough for a price and its rounding; and for which rows they are not right."""
-    upper, lower = denominator[:, 0], denominator[:, 1]
-    rest_upper, rest_lower = numerator[:, 0], numerator[:, 1]
-    left = (upper >= _LARGE) | (rest_upper > upper) | ((rest_upper == upper) & (rest_lower >= lower))
-    by = upper * 2.0**64 + lower
-    with np.errstate(divide="ignore", invalid="ignore"):
-        smallest = float(((rest_upper * 2.0**64 + rest_lower) / by)[~left].min(initial=1.0))
-    zeros = min(int(-math.log10(smallest)) // 9, MOST_GROUPS) if smallest > 0 else MOST_GROUPS
-    limbs = [lower & _LOW, lower >> _LIMB, upper & _LOW, upper >> _LIMB]
-    groups: list[Halves] = []
-    for _ in range(zeros + GROUPS):
-        guess = (rest_upper * 2.0**64 + rest_lower) * 1e9 / by
-        guess = np.where(left, 0, guess)
-        group = np.maximum(guess.astype(np.int64) - 1, 0)
-        rests = (rest_lower & _LOW, rest_lower >> _LIMB, rest_upper & _LOW, rest_upper >> _LIMB)
-        carry = np.zeros(len(group), np.int64)
-        found: list[Halves] = []
-        for rest, limb in zip(rests, limbs, strict=True):
-            carry = rest.astype(np.int64) * 10**9 - group * limb.astype(np.int64) + carry
-            found.append((carry & 0xFFFF_FFFF).astype(np.uint64))
-            carry >>= 32
-        rest_lower, rest_upper = found[0] | found[1] << _LIMB, found[2] | found[3] << _LIMB
-        for _ in range(2):
-            more = (rest_upper > upper) | ((rest_upper == upper) & (rest_lower >= lower))
-            borrow = (rest_lower < lower).astype(np.uint64)
-            rest_upper = np.where(more, rest_upper - upper - borrow, rest_upper)
-            rest_lower = np.where(more, rest_lower - lower, rest_lower)
-            group += more
-        groups.append(group.astype(np.uint64))
-    return _nines(groups), left
-
-
-def units(halves: Halves, decimals: int) -> Bytes:
-    """`format_units` of each, zero bytes where a text is shorter."""
-    digits = _digits(halves)
-    if digits.shape[1] <= decimals:
-        missing = decimals + 1 - digits.shape[1]
-        digits = np.concatenate([np.full((len(digits), missing), _ZERO, np.uint8), digits], axis=1)
-    width = digits.shape[1]
-    point = width - decimals
-    counts = digits != _ZERO
-    first = np.where(counts.any(axis=1), counts.argmax(axis=1), width)
-    last = width - 1 - counts[:, ::-1].argmax(axis=1)
-    last[first == width] = -1
-    place = np.arange(width)
-    told = np.empty((len(digits), width + 1), np.uint8)
-    told[:, :point] = digits[:, :point] * (place[:point] >= np.minimum(first, point - 1)[:, None])
-    told[:, point] = _POINT * (last >= point)
-    told[:, point + 1 :] = digits[:, point:] * (place[point:] <= last[:, None])
-    return told
-
-
-def _digits(halves: Halves) -> Bytes:
-    """Decimal digits, all rows as many."""
-    limbs = limbs_of(halves)
-    groups: list[Halves] = []
-    while limbs:
-        rest = np.zeros(len(halves), np.uint64)
-        quotients: list[Halves] = []
-        for limb in reversed(limbs):
-            rest = rest << _LIMB | limb
-            quotient = rest // _GROUP
-            rest -= quotient * _GROUP
-            quotients.append(quotient)
-        groups.append(rest)
-        limbs = quotients[::-1]
-        while limbs and not limbs[-1].any():
-            limbs.pop()
-    return _nines(groups[::-1] or [np.zeros(len(halves), np.uint64)])
-
-
-def _nines(groups: Sequence[Halves]) -> Bytes:
-    """Digits of numbers below 10**9, side by side."""
-    told = np.empty((len(groups[0]), 9 * len(groups)), np.uint8)
-    for place, group in enumerate(groups):
-        upper = group // _TEN_THOUSAND
-        first = upper // _TEN_THOUSAND
-        told[:, 9 * place] = first + np.uint64(_ZERO)
-        for at, four in ((1, upper - first * _TEN_THOUSAND), (5, group - upper * _TEN_THOUSAND)):
-            told[:, 9 * place + at : 9 * place + at + 4] = _FOUR[four].view(np.uint8).reshape(-1, 4)
-    return told
-
-
-def _texts(texts: Sequence[str]) -> Bytes:
-    """A row of bytes for each text, zero bytes where it is shorter."""
-    rows = np.array(texts, np.bytes_)
-    return rows.view(np.uint8).reshape(len(rows), -1)
-
-
 def _same_width(one: Bytes, other: Bytes) -> tuple[Bytes, Bytes]:
     width = max(one.shape[1], other.shape[1])
     wide, broad = (np.pad(rows, ((0, 0), (0, width - rows.shape[1]))) for rows in (one, other))
     return wide, broad
 
 
-def _constant(text: str, rows: int) -> Bytes:
-    return np.broadcast_to(np.frombuffer(text.encode(), np.uint8), (rows, len(text)))
-
-
 def _where(flags: Flags, text: str) -> Bytes:
     """The text in some rows."""
-    return _constant(text, len(flags)) * flags[:, None]
+    return repeated(text, len(flags)) * flags[:, None]

@@ -1,8 +1,8 @@
 """What a venue is, and the few helpers its decoders share.
 
 To add a venue: write one file like `bonding_curve.py` with an event table, add it to `ALL`, and copy
-its test. A decoder is a plain function from a log to a fact; it raises `BadLog` for a log that does
-not have the form its event must have, and never anything else.
+its test. A decoder is a plain function from a log to a fact; it raises `BadLog` for a log that does not have
+the form its event must have, and never anything else. The table of layouts may stay empty.
 """
 
 import re
@@ -25,7 +25,8 @@ _ADDRESS_TOPIC: Final = re.compile("0x0{24}[0-9a-f]{40}")
 class TradeLayout(NamedTuple):
     """Where a trade event has its values, so that history can be decoded in bulk.
 
-    All amounts are unsigned. What the layout does not fit, the event's decoder gets.
+    It says what the event's decoder says, with the emitter's address as `source`; all amounts are unsigned.
+    What the layout does not fit, the decoder gets.
 
     Attributes:
         topics: how many there are, topic 0 included.
