@@ -17,6 +17,7 @@ from listener.application.use_cases.process_block import minutes_of
 from listener.domain.entities import Candle, Trade
 from listener.domain.facts import BlockFacts, Swapped
 from listener.domain.value_objects import Address, BlockRef, MarketId, format_decimal, format_units, ratio
+from listener.infrastructure import columns as infrastructure_columns
 from listener.infrastructure.blockchain.bulk import read
 from listener.infrastructure.blockchain.venues import BondingCurve, decode_log
 from listener.infrastructure.blockchain.venues.bonding_curve import CURVE_CREATED, TRADE
@@ -383,6 +384,16 @@ def test_parts_make_the_whole(swaps: list[tuple[BlockRef, Swapped]], data: st.Da
     assert whole.swaps(whole.emitters()) == batch.swaps(batch.emitters())
     assert whole.emitters() == batch.emitters()
     assert whole.per_block() == batch.per_block()
+
+
+@given(trades())
+def test_emitters_whose_keys_collide_are_told_apart(swaps: list[tuple[BlockRef, Swapped]]) -> None:
+    """A key is not believed: emitters with the same one are grouped by all of their digits."""
+    batch = columns(swaps, [ref for ref, _ in swaps])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(infrastructure_columns, "_MIXED", np.zeros(10, np.uint64))
+        assert batch.swaps(batch.emitters()) == swaps
+        assert sum(batch.emitters().values()) == len(swaps)
 
 
 def test_batches_of_different_emitters_are_joined() -> None:

@@ -27,8 +27,6 @@ WORD: Final = 64
 """Hex digits of a data word, of a topic and of a hash."""
 MOST_DIGITS: Final = 12
 """Of a block number or a log's index."""
-MOST_BLOCKS: Final = 2**48
-MOST_LOGS: Final = 2**31
 ROWS_AT_ONCE: Final = 2_048
 """Logs that fit into a processor's cache."""
 MOST_TEMPLATES: Final = 64
@@ -164,7 +162,7 @@ def _parts(
 
 def _in_order(parts: Sequence[_Part], rows: Integers, others: Sequence[Log]) -> Columns | None:
     """All trades in the order of the reply; None if that is not the order of the chain."""
-    places = list(map(_place, others))
+    places = [log.place() for log in others]
     row = np.concatenate([*(part.rows for part in parts), rows])
     block = np.concatenate([*(part.columns.block for part in parts), [block for block, _ in places]])
     index = np.concatenate([*(part.columns.log_index for part in parts), [index for _, index in places]])
@@ -181,19 +179,12 @@ def _hashes(parts: Iterable[_Part], others: Iterable[Log]) -> dict[int, str]:
     """Hashes of all blocks by number."""
     hashes: dict[int, str] = {}
     told = [pair for part in parts for pair in part.hashes.items()]
-    for number, text in (*told, *((_place(log)[0], log.block_hash.lower()) for log in others)):
+    for number, text in (*told, *((log.place()[0], log.block_hash.lower()) for log in others)):
         if hashes.setdefault(number, text) != text:
             raise InconsistentReply(f"logs of two blocks {number}")
     if len(set(hashes.values())) != len(hashes):
         raise InconsistentReply("logs of one block under two numbers")
     return hashes
-
-
-def _place(log: Log) -> tuple[int, int]:
-    number, index = log.place()
-    if not (0 <= number < MOST_BLOCKS and 0 <= index < MOST_LOGS):
-        raise InconsistentReply(f"a log at {log.block_number[:40]!r}, {log.log_index[:40]!r}")
-    return number, index
 
 
 class _Template:

@@ -12,6 +12,20 @@ UNREADABLE: Final = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 """What decoding a hostile reply may raise."""
 
 
+MOST_BLOCKS: Final = 2**48
+MOST_LOGS: Final = 2**31
+"""In a block."""
+MOST_SECONDS: Final = 2**37
+"""Since 1970: four thousand years."""
+
+
+def _number(text: str, bound: int) -> int:
+    number = int(text, 16)
+    if not 0 <= number < bound:
+        raise ValueError(f"{text[:40]!r} is out of bounds")
+    return number
+
+
 class Header(msgspec.Struct, rename="camel"):
     """The part of a block header that we use. Transactions stay undecoded: few blocks need them."""
 
@@ -30,10 +44,10 @@ class Header(msgspec.Struct, rename="camel"):
         """
         try:
             return BlockRef(
-                int(self.number, 16),
+                _number(self.number, MOST_BLOCKS),
                 self.hash.lower(),
                 self.parent_hash.lower(),
-                int(self.timestamp, 16) * 1000,
+                _number(self.timestamp, MOST_SECONDS) * 1000,
             )
         except (InvalidValue, ValueError) as error:
             raise InconsistentReply(f"not a block header: {error}") from error
@@ -66,12 +80,13 @@ class Log(msgspec.Struct, rename="camel"):
         """Block number and index within the block.
 
         Raises:
-            InconsistentReply: they are not hex numbers.
+            InconsistentReply: they are not hex numbers, or such as no chain has.
         """
         try:
-            return int(self.block_number, 16), int(self.log_index, 16)
+            return _number(self.block_number, MOST_BLOCKS), _number(self.log_index, MOST_LOGS)
         except ValueError as error:
-            raise InconsistentReply(f"a log at {self.block_number!r}, {self.log_index!r}") from error
+            place = f"{self.block_number[:40]!r}, {self.log_index[:40]!r}"
+            raise InconsistentReply(f"a log at {place}") from error
 
 
 class Receipt(msgspec.Struct, rename="camel"):
