@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol, Self
 
-from listener.application.state import PriceMode
-from listener.domain.entities import Market, MinuteFold, Trade
+from listener.application.state import CandleBatch, MarketState, Rules
+from listener.domain.entities import Candle, Trade
 from listener.domain.facts import BlockFacts, Swapped
-from listener.domain.value_objects import BlockRef, MarketId
+from listener.domain.rolling import MinuteRun
+from listener.domain.value_objects import BlockRef, Interval, MarketId, Price
 
 
 class Emitter(NamedTuple):
@@ -22,19 +23,44 @@ class Emitter(NamedTuple):
 
 
 class BulkFold(NamedTuple):
-    """Trades of one emitter, folded.
+    """Trades of one emitter, folded into its market.
 
     Attributes:
         trades: how many there are.
         zero_amounts: how many there are beside them that make no price.
-        minutes: ascending.
         newest: the newest ones, oldest first.
+        minutes: those that they change, folded ahead; None without trades.
+        live: the market's newest candles after them.
+        last_price: of the newest one.
+        outgrown: see `outgrown`.
     """
 
     trades: int
     zero_amounts: int
-    minutes: Sequence[MinuteFold]
     newest: Sequence[Trade]
+    minutes: MinuteRun | None
+    live: Sequence[Candle | None]
+    last_price: Price | None
+    outgrown: Sequence[Interval]
+
+    @classmethod
+    def nothing(cls, zero_amounts: int) -> "BulkFold":
+        """No trades that make a price."""
+        return cls(0, zero_amounts, (), None, (), None, ())
+
+
+class BulkFolds(NamedTuple):
+    """Trades of many emitters, folded into their markets.
+
+    Attributes:
+        markets: those that have some.
+        candles: all that change; None: none does.
+        left: emitters whose trades have to be folded one by one.
+    """
+
+    markets: Mapping[Emitter, BulkFold]
+    candles: CandleBatch | None
+    left: Collection[Emitter]
 
 
 class TradeBatch(Protocol):
@@ -54,16 +80,8 @@ class TradeBatch(Protocol):
         """These emitters' trades one by one, in order, with their blocks."""
         ...
 
-    def fold(
-        self, markets: Mapping[Emitter, Market], newest: int, price_mode: PriceMode
-    ) -> Mapping[Emitter, BulkFold]:
-        """These emitters' trades by the minute, and the newest ones of each.
-
-        Args:
-            markets: for which the emitters' trades count.
-            newest: at most so many trades of each are told one by one.
-            price_mode: which of a trade's two prices candles are made of.
-        """
+    def fold(self, states: Mapping[Emitter, MarketState], rules: Rules) -> BulkFolds:
+        """These emitters' trades folded into the markets for which they count."""
         ...
 
     def joined(self, later: Sequence[Self]) -> Self:

@@ -1,11 +1,11 @@
 """What the service knows between two commits, and what one commit changes."""
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import islice, pairwise
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, Protocol
 
 from listener.domain.entities import Candle, Market, MarketStats, Trade
 from listener.domain.events import (
@@ -34,6 +34,9 @@ from listener.domain.value_objects import (
 )
 
 PriceMode = Literal["execution", "spot"]
+
+TRIM_EVERY: Final = 16
+"""Candles of a series between two looks at its oldest ones."""
 
 
 MOST_UNDOABLE: Final = 10_000
@@ -135,7 +138,7 @@ class MarketState(NamedTuple):
     """
 
     market: Market
-    live: tuple[Candle | None, ...]
+    live: Sequence[Candle | None]
     day: RollingDay
     last_price: Price | None
 
@@ -151,6 +154,14 @@ class MarketState(NamedTuple):
         return MarketStats(self.day.changed, self.last_price, self.day.total())
 
 
+def outgrown(interval: Interval, old: Timestamp, new: Timestamp) -> bool:
+    """Whether it is time to look at a series' oldest candles, now that its newest one opens at `new`.
+
+    Now and then is enough: readers may find candles that are too old. Columns of times do as well.
+    """
+    return old // (TRIM_EVERY * interval.ms) < new // (TRIM_EVERY * interval.ms)
+
+
 class CandleChange(NamedTuple):
     """A candle as it shall be (None: gone) and as it was (None: it was not)."""
 
@@ -159,6 +170,16 @@ class CandleChange(NamedTuple):
     open_time: Timestamp
     after: Candle | None
     before: Candle | None
+
+
+class CandleBatch(Protocol):
+    """Candles of final blocks, many at once, held as an adapter likes: one that knows them writes them."""
+
+    def __len__(self) -> int: ...
+
+    def changes(self) -> Iterable[CandleChange]:
+        """Them one by one, without how they were before."""
+        ...
 
 
 class MarketUndo(NamedTuple):
@@ -220,6 +241,8 @@ class ChangeSet:
     dropped_trades: dict[MarketId, int] = field(default_factory=dict)
     trades_kept: dict[MarketId, int] = field(default_factory=dict)
     candles: list[CandleChange] = field(default_factory=list)
+    more_candles: CandleBatch | None = None
+    """Of other markets than those in `candles`."""
     trims: list[tuple[MarketId, Interval, Timestamp]] = field(default_factory=list)
     stats: dict[MarketId, MarketStats | None] = field(default_factory=dict)
     due: dict[MarketId, Timestamp | None] = field(default_factory=dict)

@@ -72,24 +72,6 @@ class Trade(NamedTuple):
         return self.execution_price if spot is None else spot
 
 
-class MinuteFold(NamedTuple):
-    """Trades of one minute, folded, before their prices are divided: pairs of quote and base units."""
-
-    open_time: Timestamp
-    open: tuple[int, int]
-    high: tuple[int, int]
-    low: tuple[int, int]
-    close: tuple[int, int]
-    base: int
-    quote: int
-    bought_base: int
-    bought_quote: int
-    trades: int
-    buys: int
-    first: TradeId
-    last: TradeId
-
-
 class Candle(NamedTuple):
     """Trades of one bucket, folded.
 
@@ -138,31 +120,6 @@ class Candle(NamedTuple):
             buys,
             trades[0].id,
             trades[-1].id,
-        )
-
-    @classmethod
-    def of_fold(cls, fold: MinuteFold, exponent: int) -> "Candle":
-        """The candle of a minute's trades, given the power of ten between their tokens' units."""
-        open_ = ratio(*fold.open, exponent)
-        close = open_ if fold.close == fold.open else ratio(*fold.close, exponent)
-        high, low = (
-            open_ if pair == fold.open else close if pair == fold.close else ratio(*pair, exponent)
-            for pair in (fold.high, fold.low)
-        )
-        return cls(
-            fold.open_time,
-            open_,
-            high,
-            low,
-            close,
-            fold.base,
-            fold.quote,
-            fold.bought_base,
-            fold.bought_quote,
-            fold.trades,
-            fold.buys,
-            fold.first,
-            fold.last,
         )
 
     @classmethod

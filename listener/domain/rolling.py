@@ -105,6 +105,20 @@ class Past(NamedTuple):
         return Past(front, back, back_total, total), newest_gone
 
 
+class MinuteRun(NamedTuple):
+    """Minutes that follow each other, folded ahead.
+
+    Attributes:
+        each: the minutes, ascending.
+        before: fold of all but the newest; None if there is one only.
+        last: the newest.
+    """
+
+    each: Sequence[Candle]
+    before: Part | None
+    last: Candle
+
+
 class RollingDay(NamedTuple):
     """The last 1,440 minutes of one market.
 
@@ -155,6 +169,29 @@ class RollingDay(NamedTuple):
             else:
                 day = day._replace(changed=max(day.changed, minute.open_time + DAY_MS))
         return day
+
+    def extend(self, run: MinuteRun, as_of: Timestamp) -> "RollingDay":
+        """The same as `add` of each of the minutes.
+
+        Raises:
+            MinutesMissing: see `advance`.
+        """
+        day, before, start = self.advance(as_of), run.before, _start(as_of)
+        if before is None and run.last.open_time >= start:
+            return day.put(run.last)
+        if before is None or before.open_time < start:
+            return day.add(run.each, as_of)
+        past, stretch, last, changed = day
+        if last is not None and last.open_time != before.open_time:
+            past, stretch, _, _ = day.put(run.last)
+        if stretch is None:
+            stretch, end = before, _end(before)
+        else:
+            end = _end(stretch)
+            stretch = stretch.merge(before, before.until)
+        if before.until >= end:
+            return day.add(run.each, as_of)
+        return RollingDay(past, stretch, run.last, max(changed, run.last.open_time))
 
     def wanted(self, as_of: Timestamp) -> tuple[Timestamp, Timestamp] | None:
         """Open times of the first and the last minute that `advance(as_of)` must be able to tell apart."""

@@ -3,27 +3,45 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, Final, overload
 
 import numpy as np
 
-from listener.application.history import BulkFold, Emitter
-from listener.application.state import PriceMode
-from listener.domain.entities import Market, MinuteFold, Trade
+from listener.application.history import BulkFold, BulkFolds, Emitter
+from listener.application.state import MarketState, PriceMode, Rules
+from listener.domain.entities import Market, Trade
 from listener.domain.facts import Swapped
-from listener.domain.value_objects import MINUTE_MS, Address, BlockRef, MarketId, TradeId
+from listener.domain.value_objects import MINUTE_MS, Address, BlockRef, MarketId
+from listener.infrastructure.candle_columns import (
+    AMOUNTS,
+    CLOSE,
+    COUNTS,
+    FIRST,
+    HIGH,
+    LAST,
+    LOW,
+    OPEN,
+    TIME,
+    WORDS,
+    Rows,
+    largest,
+)
+from listener.infrastructure.candle_fold import fold_series
 from listener.infrastructure.exact import (
     Bytes,
     Flags,
     Halves,
     Integers,
+    doubles,
     extremes,
     integers,
-    sums_of,
+    totals,
 )
+from listener.infrastructure.prices import ratios
 
 BASE, QUOTE, FEE, BASE_RESERVE, QUOTE_RESERVE = range(5)
+LARGE: Final = 2.0**127
+"""Sums of amounts that may come near to this are left to Python's integers."""
 
 
 ADDRESS: Final = 40
@@ -166,65 +184,83 @@ class Columns:
             _or_none(list(zip(base_reserve, quote_reserve, strict=True)), self.has_reserves[rows]),
         )
 
-    def fold(
-        self, markets: Mapping[Emitter, Market], newest: int, price_mode: PriceMode
-    ) -> dict[Emitter, BulkFold]:
+    def fold(self, states: Mapping[Emitter, MarketState], rules: Rules) -> BulkFolds:
         """See `TradeBatch.fold`."""
         sources, source = self.grouped
-        ours = self._of(markets)
         priced = _all_positive(self.amounts, BASE, QUOTE)
-        zeros = np.bincount(source[ours & ~priced], minlength=len(sources)).tolist()
-        rows = np.flatnonzero(ours & priced)
+        zeros = np.bincount(source[~priced], minlength=len(sources)).tolist()
+        left = self._too_large(states)
+        ours = states.keys() - left
+        rows = np.flatnonzero(self._of(ours) & priced)
         rows = rows[np.argsort(source[rows], kind="stable")]
-        edges = np.searchsorted(source[rows], np.arange(len(sources) + 1)).tolist()
-        minutes = self._minutes(rows, price_mode)
-        by_reserves = price_mode == "spot"
-        return {
-            emitter: BulkFold(
+        folds = {
+            emitter: BulkFold.nothing(zeros[place])
+            for place, emitter in enumerate(sources)
+            if zeros[place] and emitter in ours
+        }
+        if not len(rows):
+            return BulkFolds(folds, None, left)
+        starts = np.flatnonzero(np.r_[True, source[rows[1:]] != source[rows[:-1]]])
+        places = source[rows[starts]].tolist()
+        some = [states[sources[place]] for place in places]
+        market = np.repeat(np.arange(len(some)), np.diff(starts, append=len(rows)))
+        exponents = np.array([state.market.price_exponent for state in some], np.int64)
+        minutes, whose = self._minutes(rows, market, exponents, rules.price_mode)
+        candles = fold_series(minutes, whose, some, rules.intervals, rules.bases)
+        by_reserves = rules.price_mode == "spot"
+        for place, state, start, end, run, live, last_price, outgrown in zip(
+            places, some, starts.tolist(), [*starts[1:].tolist(), len(rows)], *candles.told(), strict=True
+        ):
+            newest = rows[max(start, end - rules.trades_kept) : end]
+            folds[sources[place]] = BulkFold(
                 end - start,
                 zeros[place],
-                minutes.get(place, ()),
-                Newest(self, rows[max(start, end - newest) : end], markets[emitter], by_reserves),
+                Newest(self, newest, state.market, by_reserves),
+                run,
+                live,
+                last_price,
+                outgrown,
             )
-            for place, (emitter, (start, end)) in enumerate(zip(sources, pairwise(edges), strict=True))
-            if end > start or zeros[place]
-        }
+        return BulkFolds(folds, candles, left)
 
-    def _minutes(self, rows: Integers, price_mode: PriceMode) -> dict[int, list[MinuteFold]]:
-        """Folds of rows that are sorted by emitter, by the emitter's index."""
-        if not len(rows):
-            return {}
-        source, times = self.grouped[1][rows], self._minute(rows)
-        starts = np.flatnonzero(np.r_[True, (source[1:] != source[:-1]) | (times[1:] != times[:-1])])
-        ends = np.r_[starts[1:], len(rows)]
+    def _too_large(self, states: Mapping[Emitter, MarketState]) -> set[Emitter]:
+        """Emitters with candles whose amounts may not stay below 2**128."""
+        sources, source = self.grouped
+        most = np.max(
+            [np.bincount(source, doubles(self.amounts[:, kind]), len(sources)) for kind in (BASE, QUOTE)],
+            axis=0,
+        )
+        suspects = [
+            (emitter, state.live, more)
+            for emitter, more in zip(sources, most.tolist(), strict=True)
+            if (state := states.get(emitter)) is not None
+        ]
+        return {emitter for emitter, live, more in suspects if largest(live) + more >= LARGE}
+
+    def _minutes(
+        self, rows: Integers, market: Integers, exponents: Integers, price_mode: PriceMode
+    ) -> tuple[Rows, Integers]:
+        """One-minute candles of rows that are sorted by market, and whose they are."""
+        times = self._minute(rows)
+        starts = np.flatnonzero(np.r_[True, (market[1:] != market[:-1]) | (times[1:] != times[:-1])])
+        ends = np.append(starts[1:], len(rows))
         numerator, denominator = self._price(rows, price_mode)
         high, low = extremes(numerator, denominator, starts, ends)
         told, place = np.unique(np.concatenate([starts, high, low, ends - 1]), return_inverse=True)
-        pairs = list(zip(integers(numerator[told]), integers(denominator[told]), strict=True))
-        prices = [[pairs[at] for at in part.tolist()] for part in np.split(place, 4)]
+        prices = ratios(numerator[told], denominator[told], exponents[market[told]])
         is_buy = self.is_buy[rows]
-        sums = [
-            sums_of(self.amounts[rows, kind] * (is_buy[:, None] if bought else np.uint64(1)), starts)
-            for bought in (False, True)
-            for kind in (BASE, QUOTE)
-        ]
-        positions = [
-            list(map(TradeId, self.block[rows[at]].tolist(), self.log_index[rows[at]].tolist()))
-            for at in (starts, ends - 1)
-        ]
-        found: dict[int, list[MinuteFold]] = {}
-        for place, *fold in zip(
-            source[starts].tolist(),
-            times[starts].tolist(),
-            *prices,
-            *sums,
-            (ends - starts).tolist(),
-            np.add.reduceat(is_buy.astype(np.int64), starts).tolist(),
-            *positions,
-            strict=True,
-        ):
-            found.setdefault(place, []).append(MinuteFold(*fold))
-        return found
+        amounts = self.amounts[rows, :2]
+        amounts = np.concatenate([amounts, amounts * is_buy[:, None, None]], axis=1)
+        minutes = np.zeros((len(starts), WORDS), np.uint64)
+        minutes[:, TIME] = times[starts]
+        for part, at in zip((OPEN, HIGH, LOW, CLOSE), np.split(place, 4), strict=True):
+            minutes[:, part] = prices[at]
+        minutes[:, AMOUNTS] = totals(amounts, starts).reshape(len(starts), -1)
+        minutes[:, COUNTS.start] = ends - starts
+        minutes[:, COUNTS.start + 1] = np.add.reduceat(is_buy.astype(np.int64), starts)
+        for part, at in ((FIRST, starts), (LAST, ends - 1)):
+            minutes[:, part] = np.stack([self.block[rows[at]], self.log_index[rows[at]]], axis=1)
+        return minutes, market[starts]
 
     def _minute(self, rows: Integers) -> Integers:
         """Open time of the minute of each row."""

@@ -31,9 +31,25 @@ def quotients(numerator: Halves, denominator: Halves, exponent: int) -> Bytes:
     Long division, nine digits at a time, of quotients below one; what is rounded up over several digits, and
     all other quotients, are divided one by one.
     """
-    digits, left = _fractions(numerator, denominator)
+    digits, left = rounded(numerator, denominator)
     if exponent > 0:
         left[:] = True
+    place = np.arange(digits.shape[1])
+    last = len(place) - 1 - (digits > _ZERO)[:, ::-1].argmax(axis=1)
+    digits *= place <= last[:, None]
+    shift = repeated("0." + "0" * -min(exponent, 0), len(digits))
+    told = np.concatenate([shift, digits], axis=1)
+    if left.any():
+        told = _replaced(told, left, numerator, denominator, exponent)
+    return told
+
+
+def rounded(numerator: Halves, denominator: Halves) -> tuple[Bytes, Flags]:
+    """Digits behind the point of quotients below one, rounded to those of a price and followed by zero bytes.
+
+    In the rows that are flagged they are not right.
+    """
+    digits, left = _fractions(numerator, denominator)
     first = (digits != _ZERO).argmax(axis=1)
     place, row = np.arange(digits.shape[1]), np.arange(len(digits))
     end = first + PRICE_DIGITS
@@ -46,13 +62,7 @@ def quotients(numerator: Halves, denominator: Halves, exponent: int) -> Bytes:
     digits[up, end[up] - 1] += 1
     left |= _carried(digits, up, end[up] - 1)
     digits *= place < end[:, None]
-    last = len(place) - 1 - (digits > _ZERO)[:, ::-1].argmax(axis=1)
-    digits *= place <= last[:, None]
-    shift = repeated("0." + "0" * -min(exponent, 0), len(digits))
-    told = np.concatenate([shift, digits], axis=1)
-    if left.any():
-        told = _replaced(told, left, numerator, denominator, exponent)
-    return told
+    return digits, left
 
 
 def _carried(digits: Bytes, rows: Integers, places: Integers) -> Flags:
@@ -149,6 +159,18 @@ def _digits(halves: Halves) -> Bytes:
         while limbs and not limbs[-1].any():
             limbs.pop()
     return _nines(groups[::-1] or [np.zeros(len(halves), np.uint64)])
+
+
+def twelve(groups: Sequence[Halves]) -> Bytes:
+    """Digits of numbers below 10**12, side by side."""
+    told = np.empty((len(groups[0]), 3 * len(groups)), np.uint32)
+    for place, group in enumerate(groups):
+        upper = group // _TEN_THOUSAND
+        first = upper // _TEN_THOUSAND
+        told[:, 3 * place] = _FOUR[first]
+        told[:, 3 * place + 1] = _FOUR[upper - first * _TEN_THOUSAND]
+        told[:, 3 * place + 2] = _FOUR[group - upper * _TEN_THOUSAND]
+    return told.view(np.uint8)
 
 
 def _nines(groups: Sequence[Halves]) -> Bytes:

@@ -4,6 +4,7 @@ An integer below 2**128 is two 64-bit halves; what is computed with them goes th
 Python's integers where few are left.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -19,6 +20,7 @@ LOW: Final = np.uint64(0xFFFF_FFFF)
 """The bits of a limb."""
 LIMB: Final = np.uint64(32)
 """How many these are."""
+_LOW_HALF: Final = (1 << 64) - 1
 _NEARLY: Final = 1e-12
 """Quotients of doubles that are closer than this may be in the wrong order: exact ones decide."""
 
@@ -40,25 +42,43 @@ def limbs_of(halves: Halves) -> list[npt.NDArray[np.uint64]]:
     return limbs
 
 
-def sums_of(halves: Halves, starts: Integers) -> list[int]:
-    """Exact sums of runs of rows."""
-    sums = [np.add.reduceat(limb, starts) for limb in limbs_of(halves)]
-    sums += [np.zeros(len(starts), np.uint64)] * (4 - len(sums))
-    for place in range(3):
-        sums[place + 1] = sums[place + 1] + (sums[place] >> LIMB)
-        sums[place] = sums[place] & LOW
-    upper, lower = sums[2] | sums[3] << LIMB, sums[0] | sums[1] << LIMB
-    whole = integers(np.stack([upper, lower], axis=1))
-    for place in np.flatnonzero(sums[3] >> LIMB).tolist():
-        whole[place] += int(sums[3][place] >> LIMB) << 128
+def halves_of(values: Sequence[int]) -> Halves:
+    """Inverse of `integers`.
+
+    Raises:
+        OverflowError: one is 2**128 or more.
+    """
+    return np.array([(value >> 64, value & _LOW_HALF) for value in values], np.uint64).reshape(-1, 2)
+
+
+def totals(halves: Halves, starts: Integers) -> Halves:
+    """Exact sums of runs of rows, which must stay below 2**128."""
+    upper, lower = halves[..., 0], halves[..., 1]
+    sums = [np.add.reduceat(limb, starts) for limb in (lower & LOW, lower >> LIMB)]
+    sums[1] += sums[0] >> LIMB
+    whole = np.empty((len(starts), *halves.shape[1:]), np.uint64)
+    whole[..., 1] = sums[1] << LIMB | sums[0] & LOW
+    whole[..., 0] = np.add.reduceat(upper, starts) + (sums[1] >> LIMB)
     return whole
+
+
+def added(one: Halves, other: Halves) -> Halves:
+    """Exact sums of two columns, which must stay below 2**128."""
+    whole = one + other
+    whole[..., 0] += whole[..., 1] < one[..., 1]
+    return whole
+
+
+def doubles(halves: Halves) -> npt.NDArray[np.float64]:
+    """About the same."""
+    return halves[..., 0].astype(np.float64) * 2.0**64 + halves[..., 1]
 
 
 def extremes(
     numerator: Halves, denominator: Halves, starts: Integers, ends: Integers
 ) -> tuple[Integers, Integers]:
     """The rows of the highest and of the lowest quotient of each run; of equals, any."""
-    quotient = _double(numerator) / _double(denominator)
+    quotient = doubles(numerator) / doubles(denominator)
     lengths = ends - starts
     found: list[Integers] = []
     for best_of, sign in ((np.maximum, 1.0), (np.minimum, -1.0)):
@@ -73,10 +93,6 @@ def extremes(
             chosen[place] = _exactly(numerator, denominator, some, highest=sign > 0)
         found.append(chosen)
     return found[0], found[1]
-
-
-def _double(halves: Halves) -> npt.NDArray[np.float64]:
-    return halves[:, 0].astype(np.float64) * 2.0**64 + halves[:, 1]
 
 
 def _exactly(numerator: Halves, denominator: Halves, rows: Integers, *, highest: bool) -> int:

@@ -142,7 +142,8 @@ class FakeStore:
             del self.trades.get(market, [])[:count]
 
     def _write_candles(self, changes: ChangeSet) -> None:
-        for market, interval, open_time, after, _ in changes.candles:
+        more = changes.more_candles.changes() if changes.more_candles else ()
+        for market, interval, open_time, after, _ in (*changes.candles, *more):
             candles = self.series.setdefault((market, interval.name), {})
             candles.pop(open_time, None)
             if after is not None:

@@ -15,9 +15,9 @@ from listener.application.use_cases.resolve_block import (
     resolve_blocks,
     resolve_history,
 )
-from listener.domain.entities import Trade
+from listener.domain.entities import Candle, Trade
 from listener.domain.facts import BlockFacts
-from listener.domain.value_objects import Address
+from listener.domain.value_objects import Address, MarketId
 from tests.fakes.build import (
     ETHER,
     FACTORY,
@@ -43,13 +43,15 @@ TOKENS = {Address(token(number)): token_info(number) for number in range(6)}
 POOL = "0x" + "77" * 20
 """Another emitter whose events count for market 1."""
 KNOWN = {curve(0): token(0), curve(1): token(1), POOL: token(1)}
+LARGE = 1 << 126
+"""Some of these have a sum that columns cannot hold."""
 NOBODY = 1 << 256
 """More than columns hold: such a trade comes among the facts."""
 
 
 def state_of() -> StreamState:
     """A stream with two markets, one of which has two emitters."""
-    return stream(block(0), sources=KNOWN)
+    return stream(block(0), sources=dict(KNOWN))
 
 
 def blocks_of(*blocks: Sequence[Maker]) -> list[BlockFacts]:
@@ -63,13 +65,27 @@ def blocks_of(*blocks: Sequence[Maker]) -> list[BlockFacts]:
     ]
 
 
-def processed(resolved: Resolved) -> ChangeSet:
-    """What comes of it."""
+def processed(resolved: Resolved, before: ChangeSet | None = None) -> ChangeSet:
+    """What comes of it, on top of other blocks if there are some."""
+    state, markets = state_of(), before.states if before else {}
+    if before:
+        state.apply(before)
     markets = {
         market_id: MarketState.new(market(number), len(RULES.intervals))
         for number, market_id in enumerate((token(0), token(1)))
-    }
-    return process_blocks(state_of(), markets, resolved, RULES, live=False, undoable=False)
+    } | markets
+    return process_blocks(state, markets, resolved, RULES, live=False, undoable=False)
+
+
+def candles_of(changes: ChangeSet) -> dict[tuple[str, str, int], Candle | None]:
+    """All candles that change."""
+    more = changes.more_candles.changes() if changes.more_candles else ()
+    return {(one.market, one.interval.name, one.open_time): one.after for one in (*changes.candles, *more)}
+
+
+def states_of(changes: ChangeSet) -> dict[MarketId, MarketState]:
+    """Markets, whatever their candles are kept in."""
+    return {name: state._replace(live=tuple(state.live)) for name, state in changes.states.items()}
 
 
 def newest_of(changes: ChangeSet) -> dict[str, list[Trade]]:
@@ -81,7 +97,7 @@ makers = st.one_of(
     st.builds(
         swap,
         st.integers(0, 4),
-        st.sampled_from([0, 1, ETHER, NOBODY]),
+        st.sampled_from([0, 1, ETHER, LARGE, NOBODY]),
         st.sampled_from([0, 1, 3 * ETHER]),
         tx=st.sampled_from([None, "shared"]),
     ),
@@ -102,18 +118,46 @@ makers = st.one_of(
 )
 
 
-@given(st.lists(st.lists(makers, max_size=6), min_size=1, max_size=6))
-def test_bulk_is_what_single_trades_are(chain: list[list[Maker]]) -> None:
-    """Candles, figures, the newest trades, records, what was refused and why: all the same."""
-    blocks = blocks_of(*chain)
-    single = processed(resolve_blocks(state_of(), blocks, TOKENS, RULES))
-    bulk = processed(resolve_history(state_of(), in_bulk(blocks), TOKENS, RULES))
-    assert bulk.candles == single.candles
-    assert (bulk.stats, bulk.due, bulk.states) == (single.stats, single.due, single.states)
-    assert (bulk.created, bulk.graduated, bulk.records) == (single.created, single.graduated, single.records)
-    assert (bulk.rejected, bulk.counted) == (single.rejected, single.counted)
-    assert bulk.trades_kept == single.trades_kept
-    assert newest_of(bulk) == newest_of(single)
+def blocks_after(
+    blocks: Sequence[BlockFacts], chain: Sequence[Sequence[Maker]], pause: int
+) -> list[BlockFacts]:
+    """More blocks, some minutes later."""
+    first = len(blocks) + 1
+    return [
+        BlockFacts(
+            block(number, time=MONDAY_MS + 30_000 * number + 60_000 * pause),
+            tuple(make(index, f"block {number}") for index, make in enumerate(makers)),
+        )
+        for number, makers in enumerate(chain, start=first)
+    ]
+
+
+chains = st.lists(st.lists(makers, max_size=6), min_size=1, max_size=6)
+
+
+@given(chains, chains, st.integers(0, 100))
+def test_bulk_is_what_single_trades_are(
+    early: list[list[Maker]], late: list[list[Maker]], pause: int
+) -> None:
+    """Candles, figures, the newest trades, records, what was refused and why: all the same, also on top."""
+    parts = [blocks_of(*early)]
+    parts.append(blocks_after(parts[0], late, pause))
+    single: ChangeSet | None = None
+    bulk: ChangeSet | None = None
+    for blocks in parts:
+        state = state_of()
+        if single:
+            state.apply(single)
+        single = processed(resolve_blocks(state, blocks, TOKENS, RULES), single)
+        bulk = processed(resolve_history(state, in_bulk(blocks), TOKENS, RULES), bulk)
+        assert candles_of(bulk) == candles_of(single)
+        assert len(candles_of(bulk)) == len(bulk.candles) + len(bulk.more_candles or ())
+        assert (bulk.stats, bulk.due, states_of(bulk)) == (single.stats, single.due, states_of(single))
+        assert (bulk.created, bulk.graduated) == (single.created, single.graduated)
+        assert bulk.records == single.records
+        assert (bulk.rejected, bulk.counted) == (single.rejected, single.counted)
+        assert (bulk.trades_kept, sorted(bulk.trims)) == (single.trades_kept, sorted(single.trims))
+        assert newest_of(bulk) == newest_of(single)
 
 
 def resolved_of(*blocks: Sequence[Maker]) -> Resolved:

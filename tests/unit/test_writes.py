@@ -59,15 +59,15 @@ def of(commands: Sequence[Command], *names: str) -> list[Command]:
     return [command for command in commands if command[0] in names]
 
 
-def test_new_candles_of_a_series_are_one_command() -> None:
-    """Only a candle that takes another's place is told to do so; the others are added together."""
+def test_candles_say_whether_they_take_anothers_place() -> None:
+    """What is stored under their open time goes first then."""
     changes = changed(candles=[change(0, replaces=True), change(1), change(2)])
     found = written(changes)
-    first, *new = changes.candles
-    texts = {one.open_time: encode_candle(one.after, market()) for one in changes.candles if one.after}
-    assert found.members == [(MINUTES, first.open_time, texts[first.open_time])]
-    expected = [word for one in new for word in (one.open_time, texts[one.open_time])]
-    assert of(found.commands, "ZADD", "ZREMRANGEBYSCORE") == [("ZADD", MINUTES, *expected)]
+    texts = [encode_candle(one.after, market()) for one in changes.candles if one.after]
+    assert found.series == [
+        (MINUTES, replaces, 2, one.open_time, text)
+        for replaces, one, text in zip((1, 0, 0), changes.candles, texts, strict=True)
+    ]
 
 
 def test_a_series_is_cut_once_and_only_where_something_may_go() -> None:
@@ -148,9 +148,10 @@ def test_no_command_has_more_words_than_a_script_can_pass_on() -> None:
             undo=BlockUndo(block(7), 0, ()),
         )
     )
-    assert max(len(entry) for part in (found.lists, found.commands) for entry in part) <= SCRIPT_WORDS
+    parts = (found.lists, found.series, found.commands)
+    assert max(len(entry) for part in parts for entry in part) <= SCRIPT_WORDS
     assert [count for _, _, count, *_ in found.lists] == [WORDS, WORDS, 1_000]
-    assert sum(len(command) - 2 for command in of(found.commands, "ZADD") if command[1] == MINUTES) == 10_000
+    assert sum(len(words) for _, _, _, *words in found.series) == 10_000
 
 
 async def test_a_before_image_is_what_the_last_commit_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,14 +166,16 @@ async def test_a_before_image_is_what_the_last_commit_wrote(monkeypatch: pytest.
     writer = Writer(LocalChain(), FakeStore(BY), BY)
     await writer.start()
     texts = CandleTexts()
-    commits: list[list[Command]] = []
+    commits: list[Writes] = []
     for makers in ((created(0), swap(0)), (swap(0),)):
         writer.chain.mine(*makers, after_ms=1_000)
         changes = await writer.changes(writer.chain.blocks[-1:])
-        commits.append(commands(changes, KEYS, texts).commands)
+        commits.append(commands(changes, KEYS, texts))
         await writer.commit(changes)
-    ((*_, text),) = (command for command in commits[0] if command[:2] == ("ZADD", MINUTES))
-    first, second = (command[3] for commit in commits for command in commit if command[1] == KEYS.undo)
+    (text,) = (text for key, _, _, _, text in commits[0].series if key == MINUTES)
+    first, second = (
+        command[3] for commit in commits for command in commit.commands if command[1] == KEYS.undo
+    )
     assert isinstance(text, bytes)
     assert isinstance(first, bytes)
     assert isinstance(second, bytes)

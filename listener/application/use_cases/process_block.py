@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import chain, groupby
 from typing import NamedTuple
 
-from listener.application.history import BulkFold
+from listener.application.history import BulkFold, Emitter
 from listener.application.state import (
     BlockUndo,
     CandleChange,
@@ -19,10 +19,12 @@ from listener.application.state import (
     MarketUndo,
     Rules,
     StreamState,
+    outgrown,
 )
 from listener.application.use_cases.resolve_block import ZERO_AMOUNT, Resolved
 from listener.domain.entities import Candle, Market, Trade
 from listener.domain.facts import Swapped
+from listener.domain.rolling import RollingDay
 from listener.domain.value_objects import (
     DAY_MS,
     MINUTE_MS,
@@ -35,8 +37,6 @@ from listener.domain.value_objects import (
 
 HISTORY_REASON = "history was loaded"
 SWEEP_RETRY_MS = 60_000
-TRIM_EVERY = 16
-"""Candles of a series between two looks at its oldest ones."""
 
 
 def process_blocks(
@@ -67,18 +67,15 @@ def process_blocks(
     changes.closed = closed_by(state, block.timestamp, rules)
     final = state.final_timestamp if undoable else block.timestamp
     undo: list[MarketUndo] = []
-    folds = _bulk_folds(resolved, markets, rules)
+    folds = _fold_bulk(resolved, markets, rules, changes)
     for market_id in sorted(resolved.touched()):
         created = resolved.created.get(market_id)
         before = MarketState.new(created, len(rules.intervals)) if created else markets[market_id]
-        after, elapsed = before, before.day.advance(changes.head.as_of)
-        told = _told(before.market, resolved.swaps.get(market_id, ()), folds.get(market_id), rules)
+        elapsed = before.day.advance(changes.head.as_of)
+        told = _told(before, elapsed, resolved.swaps.get(market_id, ()), folds.get(market_id), rules, changes)
         if not told.number and created is None and market_id not in resolved.graduated:
             continue
-        candles: list[CandleChange] = []
-        if told.number:
-            after, candles = fold_minutes(before, told.minutes, rules)
-            changes.trims += trims(before, after, final, rules)
+        after = told.after
         record: Market | None = None
         if market_id in resolved.graduated:
             record = before.market
@@ -88,11 +85,10 @@ def process_blocks(
         if created or record:
             changes.records[market_id] = after.market
         if told.number:
-            minutes = [c.after for c in candles if c.interval is rules.intervals[0] and c.after]
-            after = after._replace(day=elapsed.add(minutes, changes.head.as_of))
             changes.counted += told.number
             changes.newest[market_id] = told.newest
-            changes.candles += candles
+            changes.candles += told.candles
+            changes.trims += trims(market_id, told.outgrown, final, rules)
             changes.trades_kept[market_id] = rules.trades_kept + _pending(
                 state, market_id, told.number, undoable
             )
@@ -108,7 +104,7 @@ def process_blocks(
                     told.number,
                     before.last_price,
                     elapsed.changed,
-                    tuple((c.interval.name, c.open_time, c.before) for c in candles),
+                    tuple((c.interval.name, c.open_time, c.before) for c in told.candles),
                 )
             )
     if undoable:
@@ -122,35 +118,66 @@ def process_blocks(
 
 
 class _Told(NamedTuple):
-    """A market's trades: their number, their minutes, and those that may be kept."""
+    """A market after its trades, and what these change.
+
+    Attributes:
+        number: of trades.
+        newest: those that may be kept.
+        candles: those that are not folded in bulk.
+        outgrown: see `outgrown`.
+    """
 
     number: int
-    minutes: Sequence[Candle]
-    newest: Sequence[Trade]
+    after: MarketState
+    newest: Sequence[Trade] = ()
+    candles: Sequence[CandleChange] = ()
+    outgrown: Sequence[Interval] = ()
 
 
-def _bulk_folds(
-    resolved: Resolved, markets: Mapping[MarketId, MarketState], rules: Rules
+def _fold_bulk(
+    resolved: Resolved, markets: Mapping[MarketId, MarketState], rules: Rules, changes: ChangeSet
 ) -> dict[MarketId, BulkFold]:
-    """What the trades in bulk come to; counts those without a price."""
+    """What the trades in bulk come to. Counts those without a price; what is left joins the others."""
     if resolved.trades is None or not resolved.bulk:
         return {}
-    counted = {emitter: markets[market_id].market for market_id, emitter in resolved.bulk.items()}
-    folds = resolved.trades.fold(counted, rules.trades_kept, rules.price_mode)
-    if zeros := sum(fold.zero_amounts for fold in folds.values()):
+    whose = {emitter: market_id for market_id, emitter in resolved.bulk.items()}
+    folds = resolved.trades.fold({emitter: markets[market_id] for emitter, market_id in whose.items()}, rules)
+    changes.more_candles = folds.candles
+    if zeros := sum(fold.zero_amounts for fold in folds.markets.values()):
         resolved.rejected[ZERO_AMOUNT] += zeros
-    return {counted[emitter].id: fold for emitter, fold in folds.items()}
+    for ref, swap in resolved.trades.swaps(folds.left) if folds.left else ():
+        if swap.base and swap.quote:
+            market_id = whose[Emitter(swap.source, swap.market)]
+            resolved.swaps.setdefault(market_id, []).append((ref, swap))
+        else:
+            resolved.rejected[ZERO_AMOUNT] += 1
+    return {whose[emitter]: fold for emitter, fold in folds.markets.items()}
 
 
 def _told(
-    market: Market, swaps: Iterable[tuple[BlockRef, Swapped]], fold: BulkFold | None, rules: Rules
+    before: MarketState,
+    elapsed: RollingDay,
+    swaps: Iterable[tuple[BlockRef, Swapped]],
+    fold: BulkFold | None,
+    rules: Rules,
+    changes: ChangeSet,
 ) -> _Told:
-    exponent = market.price_exponent
+    """Fold a market's trades: single ones, or what they come to in bulk."""
+    market, as_of = before.market, changes.head.as_of
     if fold is not None:
-        minutes = [Candle.of_fold(minute, exponent) for minute in fold.minutes]
-        return _Told(fold.trades, minutes, fold.newest)
-    trades = [_trade(market.id, exponent, ref, swap, rules) for ref, swap in swaps]
-    return _Told(len(trades), minutes_of(trades), trades)
+        if fold.minutes is None:
+            return _Told(0, before)
+        day = elapsed.extend(fold.minutes, as_of)
+        after = MarketState(market, fold.live, day, fold.last_price)
+        return _Told(fold.trades, after, fold.newest, (), fold.outgrown)
+    trades = [_trade(market.id, market.price_exponent, ref, swap, rules) for ref, swap in swaps]
+    if not trades:
+        return _Told(0, before)
+    before = before._replace(live=tuple(before.live))
+    after, candles = fold_minutes(before, minutes_of(trades), rules)
+    minutes = [c.after for c in candles if c.interval is rules.intervals[0] and c.after]
+    after = after._replace(day=elapsed.add(minutes, as_of))
+    return _Told(len(trades), after, trades, candles, _outgrown(before, after, rules))
 
 
 def minutes_of(trades: Sequence[Trade]) -> list[Candle]:
@@ -229,19 +256,22 @@ def next_due(state: MarketState, as_of: Timestamp, rules: Rules) -> Timestamp | 
 
 
 def trims(
-    before: MarketState, after: MarketState, final: Timestamp, rules: Rules
+    market: MarketId, outgrown: Iterable[Interval], final: Timestamp, rules: Rules
 ) -> list[tuple[MarketId, Interval, Timestamp]]:
-    """Candles that may go because newer ones came: final ones, older than their interval's retention.
-
-    Now and then is enough: readers may find candles that are too old.
-    """
+    """Candles that may go because newer ones came: final ones, older than their interval's retention."""
     return [
-        (after.market.id, interval, final - rules.retention_ms[interval.name])
-        for interval, old, new in zip(rules.intervals, before.live, after.live, strict=True)
+        (market, interval, final - rules.retention_ms[interval.name])
+        for interval in outgrown
         if interval.name in rules.retention_ms
-        and old is not None
-        and new is not None
-        and old.open_time // (TRIM_EVERY * interval.ms) < new.open_time // (TRIM_EVERY * interval.ms)
+    ]
+
+
+def _outgrown(before: MarketState, after: MarketState, rules: Rules) -> list[Interval]:
+    """Intervals whose newest candle has outgrown the one before."""
+    return [
+        interval
+        for interval, old, new in zip(rules.intervals, before.live, after.live, strict=True)
+        if old is not None and new is not None and outgrown(interval, old.open_time, new.open_time)
     ]
 
 

@@ -52,7 +52,7 @@ class LogObserver:
                 block=changes.head.number,
                 blocks=len(changes.blocks),
                 trades=changes.counted,
-                candles=len(changes.candles),
+                candles=len(changes.candles) + (len(changes.more_candles) if changes.more_candles else 0),
                 markets=len(changes.states),
                 seq=changes.head.seq,
                 ms=round(seconds * 1000, 2),

@@ -7,7 +7,8 @@
 --       6 epoch of the rows, 7 most rows kept, 8 number of rows, then event and data of each row,
 --       then four parts, each after the number of its entries:
 --         lists    key, items kept, number of items, items: pushed, and the list cut to its newest
---         members  key, score, member: of a sorted set, in the place of what has that score
+--         series   key, '1' if the first member takes the place of what has its score, number of words, and
+--                  these: scores and members of a sorted set
 --         hashes   after the number and names of their fields: key, values
 --         commands number of words, words
 -- Returns {1, seq, done} if applied, {0, hash, gen, seq, asOf, begun, done} as found otherwise. A head that is
@@ -49,10 +50,13 @@ for _ = 1, number() do
 end
 
 for _ = 1, number() do
-  local key, score = ARGV[at], ARGV[at + 1]
-  call('ZREMRANGEBYSCORE', key, score, score)
-  call('ZADD', key, score, ARGV[at + 2])
+  local key, replaces, words = ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2])
   at = at + 3
+  if replaces == '1' then
+    call('ZREMRANGEBYSCORE', key, ARGV[at], ARGV[at])
+  end
+  call('ZADD', key, unpack(ARGV, at, at + words - 1))
+  at = at + words
 end
 
 local hashes, fields, hash = number(), number(), {}

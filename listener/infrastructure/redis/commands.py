@@ -2,12 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Final
 
+import numpy as np
 import orjson
 
-from listener.application.state import ChangeSet, Head, Rules
+from listener.application.state import CandleBatch, ChangeSet, Head, Rules
 from listener.domain.entities import Market
 from listener.domain.events import (
     CandlesClosed,
@@ -23,7 +24,10 @@ from listener.domain.events import (
     TradeProcessed,
 )
 from listener.domain.value_objects import MarketId, TradeId
+from listener.infrastructure.candle_columns import TIME
+from listener.infrastructure.candle_fold import FoldedCandles
 from listener.infrastructure.columns import Newest
+from listener.infrastructure.redis.candle_texts import encode_folded
 from listener.infrastructure.redis.client import Command, Word
 from listener.infrastructure.redis.codec import (
     FIGURES,
@@ -53,24 +57,25 @@ class Writes:
 
     Attributes:
         lists: key, items kept, number of items, items.
-        members: key, score, member that takes the place of what has its score.
+        series: key, whether the first member takes the place of what has its score, number of words, and
+            scores and members.
         figures: key, a value for each of `FIGURES`.
         commands: everything else. The head comes last: if Redis refuses something before (a key of another
             type, say), the head still tells that the commit is not done.
     """
 
-    __slots__ = ("commands", "figures", "lists", "members")
+    __slots__ = ("commands", "figures", "lists", "series")
 
     def __init__(self, *commands: Command) -> None:
         self.lists: list[Command] = []
-        self.members: list[Command] = []
+        self.series: list[Command] = []
         self.figures: list[Command] = []
         self.commands = list(commands)
 
     def words(self) -> list[Word]:
         """Arguments of the script."""
         words: list[Word] = [len(self.lists), *chain.from_iterable(self.lists)]
-        words += (len(self.members), *chain.from_iterable(self.members))
+        words += (len(self.series), *chain.from_iterable(self.series))
         words += (len(self.figures), len(FIGURES), *FIGURES, *chain.from_iterable(self.figures))
         words.append(len(self.commands))
         for command in self.commands:
@@ -138,8 +143,7 @@ def _write_trades(changes: ChangeSet, keys: Keys, told: Mapping[TradeId, bytes],
 
 
 def _write_candles(changes: ChangeSet, keys: Keys, texts: CandleTexts, written: Writes) -> None:
-    """New candles of a series go together; one that takes another's place goes alone."""
-    new: defaultdict[str, list[Word]] = defaultdict(list)
+    """Candles go with what they replace; new ones of a series go together."""
     undoable = changes.undo is not None and bool(changes.undo.markets)
     known: MarketId | None = None
     for market_id, interval, open_time, after, before in changes.candles:
@@ -151,16 +155,32 @@ def _write_candles(changes: ChangeSet, keys: Keys, texts: CandleTexts, written: 
             continue
         market = state.market
         text = texts.encode(after, market, interval.name) if undoable else encode_candle(after, market)
-        if before is not None or changes.reorg:
-            written.members.append((key, open_time, text))
-        else:
-            new[key] += (open_time, text)
-    for key, members in new.items():
-        written.commands += (("ZADD", key, *part) for part in _parts(members))
+        replaces = before is not None or changes.reorg is not None
+        written.series.append((key, int(replaces), 2, open_time, text))
+    for candles in (changes.more_candles,) if changes.more_candles else ():
+        written.series += _series(candles, keys)
     for market_id, interval, oldest in dict.fromkeys(changes.trims):
         if oldest > interval.open_time(changes.market(market_id).created_at):
             key = keys.candles(market_id, interval.name)
             written.commands.append(("ZREMRANGEBYSCORE", key, "-inf", f"({oldest}"))
+
+
+def _series(candles: CandleBatch, keys: Keys) -> Iterable[Command]:
+    """Candles of many markets, each series' together."""
+    if not isinstance(candles, FoldedCandles):
+        raise TypeError(f"no way to write {type(candles).__name__}")
+    prefixes = [keys.candles(market.id, "") for market in candles.markets]
+    for (interval, rows, market, replaces), texts in zip(candles.series, encode_folded(candles), strict=True):
+        starts = np.flatnonzero(np.r_[True, market[1:] != market[:-1]])
+        words: list[Word] = [b""] * (2 * len(texts))
+        words[::2], words[1::2] = rows[:, TIME].tolist(), texts
+        edges = [*(2 * starts).tolist(), len(words)]
+        whose, first = market[starts].tolist(), replaces[starts].astype(np.int64).tolist()
+        for place, replaced, (start, end) in zip(whose, first, pairwise(edges), strict=True):
+            key = prefixes[place] + interval.name
+            for at in range(start, end, WORDS):
+                part = words[at : min(end, at + WORDS)]
+                yield (key, replaced if at == start else 0, len(part), *part)
 
 
 def _write_figures(changes: ChangeSet, keys: Keys, written: Writes) -> None:
