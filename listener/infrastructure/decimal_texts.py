@@ -5,20 +5,24 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from listener.domain.value_objects import PRICE_DIGITS, format_decimal, ratio
-from listener.infrastructure.exact import LIMB, LOW, Bytes, Flags, Halves, Integers, integers, limbs_of
+from listener.infrastructure.exact import LIMB, Bytes, Flags, Halves, Integers, doubles, integers, limbs_of
 
+DIGITS: Final = 8
+"""Digits of a group."""
 GROUPS: Final = 4
-"""Of nine digits, from the first that is not zero: 28 digits at least."""
+"""From the first digit that is not zero: 25 digits at least."""
 MOST_GROUPS: Final = 6
 """Of zeros before them; what is smaller is divided by itself."""
 
 MOST_CARRIES: Final = 4
 """Of nines in a row that are rounded up."""
 
-_GROUP: Final = np.uint64(10**9)
-_TEN_THOUSAND: Final = np.uint64(10_000)
+_GROUP: Final = 10**DIGITS
+_TEN_THOUSAND: Final = np.uint32(10_000)
+_LOW, _LIMB = 0xFFFF_FFFF, 32
 _FOUR: Final = np.array([f"{number:04}" for number in range(10_000)], np.bytes_).view(np.uint32)
 _ZERO, _FIVE, _NINE, _POINT = ord("0"), ord("5"), ord("9"), ord(".")
 _LARGE: Final = np.uint64(2**58)
@@ -28,8 +32,8 @@ _LARGE: Final = np.uint64(2**58)
 def quotients(numerator: Halves, denominator: Halves, exponent: int) -> Bytes:
     """`format_decimal(ratio(…))` of each pair, zero bytes where a text is shorter.
 
-    Long division, nine digits at a time, of quotients below one; what is rounded up over several digits, and
-    all other quotients, are divided one by one.
+    Long division of quotients below one; what is rounded up over several digits, and all other quotients, are
+    divided one by one.
     """
     digits, left = rounded(numerator, denominator)
     if exponent > 0:
@@ -49,32 +53,35 @@ def rounded(numerator: Halves, denominator: Halves) -> tuple[Bytes, Flags]:
 
     In the rows that are flagged they are not right.
     """
-    digits, left = _fractions(numerator, denominator)
+    digits, rest, left = _fractions(numerator, denominator)
     first = (digits != _ZERO).argmax(axis=1)
     place, row = np.arange(digits.shape[1]), np.arange(len(digits))
     end = first + PRICE_DIGITS
     left |= (end >= len(place)) | (digits[row, first] == _ZERO)
     end[left] = 1
     following = digits[row, end]
-    more = ((digits != _ZERO) & (place > end[:, None])).any(axis=1)
-    left |= (following == _FIVE) & ~more
+    half = np.flatnonzero((following == _FIVE) & ~rest)
+    more = ((digits[half] != _ZERO) & (place > end[half, None])).any(axis=1)
+    left[half[~more]] = True
     up = np.flatnonzero((following >= _FIVE) & ~left)
     digits[up, end[up] - 1] += 1
-    left |= _carried(digits, up, end[up] - 1)
+    left[_carried(digits, up, end[up] - 1)] = True
     digits *= place < end[:, None]
     return digits, left
 
 
-def _carried(digits: Bytes, rows: Integers, places: Integers) -> Flags:
+def _carried(digits: Bytes, rows: Integers, places: Integers) -> Integers:
     """Carry what is above nine; the rows where that does not end soon."""
     for _ in range(MOST_CARRIES):
-        above = (digits[rows, places] > _NINE) & (places > 0)
+        above = digits[rows, places] > _NINE
         rows, places = rows[above], places[above]
-        digits[rows, places] = _ZERO
-        places -= 1
-        digits[rows, places] += 1
-    endless: Flags = np.logical_or.reduce(digits > _NINE, axis=1)
-    return endless
+        if not len(rows):
+            break
+        inner = places > 0
+        digits[rows[inner], places[inner]] = _ZERO
+        places = places - inner
+        digits[rows[inner], places[inner]] += 1
+    return rows[digits[rows, places] > _NINE]
 
 
 def _replaced(told: Bytes, rows: Flags, numerator: Halves, denominator: Halves, exponent: int) -> Bytes:
@@ -89,37 +96,49 @@ def _replaced(told: Bytes, rows: Flags, numerator: Halves, denominator: Halves, 
     return wide
 
 
-def _fractions(numerator: Halves, denominator: Halves) -> tuple[Bytes, Flags]:
-    """Digits behind the point, enough for a price and its rounding; and for which rows they are not right."""
+def _fractions(numerator: Halves, denominator: Halves) -> tuple[Bytes, Flags, Flags]:
+    """Digits behind the point, enough for a price and its rounding; where there are more; where they are wrong.
+
+    Long division, where each group of digits is guessed with doubles: it may be too large by one, and what is
+    left negative, which the next group makes up for.
+    """
     upper, lower = denominator[:, 0], denominator[:, 1]
-    rest_upper, rest_lower = numerator[:, 0], numerator[:, 1]
-    left = (upper >= _LARGE) | (rest_upper > upper) | ((rest_upper == upper) & (rest_lower >= lower))
-    by = upper * 2.0**64 + lower
-    with np.errstate(divide="ignore", invalid="ignore"):
-        smallest = float(((rest_upper * 2.0**64 + rest_lower) / by)[~left].min(initial=1.0))
-    zeros = min(int(-math.log10(smallest)) // 9, MOST_GROUPS) if smallest > 0 else MOST_GROUPS
-    limbs = [lower & LOW, lower >> LIMB, upper & LOW, upper >> LIMB]
-    groups: list[Halves] = []
+    left = (upper >= _LARGE) | (numerator[:, 0] > upper)
+    left |= (numerator[:, 0] == upper) & (numerator[:, 1] >= lower)
+    divisor = _signed(denominator, left)
+    rest = [*_signed(numerator, left), *np.zeros((len(divisor), len(left)), np.int64)][: len(divisor)]
+    by = 1 / np.where(left, 1.0, _double(divisor))
+    smallest = float((_double(rest) * by)[~left].min(initial=1.0))
+    zeros = min(int(-math.log10(smallest)) // DIGITS, MOST_GROUPS) if smallest > 0 else MOST_GROUPS
+    groups: list[Integers] = []
     for _ in range(zeros + GROUPS):
-        guess = (rest_upper * 2.0**64 + rest_lower) * 1e9 / by
-        guess = np.where(left, 0, guess)
-        group = np.maximum(guess.astype(np.int64) - 1, 0)
-        rests = (rest_lower & LOW, rest_lower >> LIMB, rest_upper & LOW, rest_upper >> LIMB)
+        group = np.rint(_double(rest) * by * _GROUP).astype(np.int64)
         carry = np.zeros(len(group), np.int64)
-        found: list[Halves] = []
-        for rest, limb in zip(rests, limbs, strict=True):
-            carry = rest.astype(np.int64) * 10**9 - group * limb.astype(np.int64) + carry
-            found.append((carry & 0xFFFF_FFFF).astype(np.uint64))
-            carry >>= 32
-        rest_lower, rest_upper = found[0] | found[1] << LIMB, found[2] | found[3] << LIMB
-        for _ in range(2):
-            more = (rest_upper > upper) | ((rest_upper == upper) & (rest_lower >= lower))
-            borrow = (rest_lower < lower).astype(np.uint64)
-            rest_upper = np.where(more, rest_upper - upper - borrow, rest_upper)
-            rest_lower = np.where(more, rest_lower - lower, rest_lower)
-            group += more
-        groups.append(group.astype(np.uint64))
-    return _nines(groups), left
+        for place, limb in enumerate(divisor):
+            carry += rest[place] * _GROUP - group * limb
+            rest[place] = carry & _LOW
+            carry >>= _LIMB
+        rest[-1] += carry << _LIMB
+        groups.append(group)
+    groups[-1] -= rest[-1] < 0
+    for place in range(len(groups) - 1, 0, -1):
+        carry = groups[place] // _GROUP
+        groups[place] -= carry * _GROUP
+        groups[place - 1] += carry
+    return _eights(groups), np.logical_or.reduce([limb != 0 for limb in rest]), left
+
+
+def _signed(halves: Halves, left: Flags) -> list[Integers]:
+    """Limbs, the lowest first; zero in the rows that are left. There is one at least."""
+    return [limb.astype(np.int64) for limb in limbs_of(np.where(left[:, None], 0, halves))]
+
+
+def _double(limbs: Sequence[Integers]) -> npt.NDArray[np.float64]:
+    """About the same."""
+    whole = limbs[-1].astype(np.float64)
+    for limb in limbs[-2::-1]:
+        whole = whole * 2.0**32 + limb
+    return whole
 
 
 def units(halves: Halves, decimals: int) -> Bytes:
@@ -144,6 +163,8 @@ def units(halves: Halves, decimals: int) -> Bytes:
 
 def _digits(halves: Halves) -> Bytes:
     """Decimal digits, all rows as many."""
+    if not len(halves) or int(halves[:, 0].max()) >> 32 == 0:
+        return _eights(_groups(halves))
     limbs = limbs_of(halves)
     groups: list[Halves] = []
     while limbs:
@@ -151,38 +172,53 @@ def _digits(halves: Halves) -> Bytes:
         quotients: list[Halves] = []
         for limb in reversed(limbs):
             rest = rest << LIMB | limb
-            quotient = rest // _GROUP
-            rest -= quotient * _GROUP
+            quotient = rest // np.uint64(_GROUP)
+            rest -= quotient * np.uint64(_GROUP)
             quotients.append(quotient)
         groups.append(rest)
         limbs = quotients[::-1]
         while limbs and not limbs[-1].any():
             limbs.pop()
-    return _nines(groups[::-1] or [np.zeros(len(halves), np.uint64)])
+    return _eights(groups[::-1])
+
+
+def _groups(halves: Halves) -> list[Integers]:
+    """Groups of digits of integers below 2**96: the upper two are guessed with doubles, and right within one."""
+    upper = np.rint(doubles(halves) * 1e-16).astype(np.int64)
+    lower = halves[:, 1].view(np.int64) - upper * 10**16
+    below = lower < 0
+    upper -= below
+    lower += below * np.int64(10**16)
+    groups: list[Integers] = []
+    for part in (upper, lower):
+        if groups or part is lower or part.any():
+            first = part // _GROUP
+            groups += [first, part - first * _GROUP]
+    return groups
+
+
+def _eights(groups: Sequence[Integers | Halves]) -> Bytes:
+    """Digits of numbers below 10**8, side by side."""
+    told = np.empty((len(groups[0]), 2 * len(groups)), np.uint32)
+    for place, group in enumerate(groups):
+        eight = group.astype(np.uint32)
+        upper = eight // _TEN_THOUSAND
+        told[:, 2 * place] = _FOUR[upper]
+        told[:, 2 * place + 1] = _FOUR[eight - upper * _TEN_THOUSAND]
+    return told.view(np.uint8)
 
 
 def twelve(groups: Sequence[Halves]) -> Bytes:
     """Digits of numbers below 10**12, side by side."""
     told = np.empty((len(groups[0]), 3 * len(groups)), np.uint32)
     for place, group in enumerate(groups):
-        upper = group // _TEN_THOUSAND
-        first = upper // _TEN_THOUSAND
-        told[:, 3 * place] = _FOUR[first]
-        told[:, 3 * place + 1] = _FOUR[upper - first * _TEN_THOUSAND]
-        told[:, 3 * place + 2] = _FOUR[group - upper * _TEN_THOUSAND]
+        upper = group // np.uint64(_GROUP)
+        lower = (group - upper * np.uint64(_GROUP)).astype(np.uint32)
+        middle = lower // _TEN_THOUSAND
+        told[:, 3 * place] = _FOUR[upper]
+        told[:, 3 * place + 1] = _FOUR[middle]
+        told[:, 3 * place + 2] = _FOUR[lower - middle * _TEN_THOUSAND]
     return told.view(np.uint8)
-
-
-def _nines(groups: Sequence[Halves]) -> Bytes:
-    """Digits of numbers below 10**9, side by side."""
-    told = np.empty((len(groups[0]), 9 * len(groups)), np.uint8)
-    for place, group in enumerate(groups):
-        upper = group // _TEN_THOUSAND
-        first = upper // _TEN_THOUSAND
-        told[:, 9 * place] = first + np.uint64(_ZERO)
-        for at, four in ((1, upper - first * _TEN_THOUSAND), (5, group - upper * _TEN_THOUSAND)):
-            told[:, 9 * place + at : 9 * place + at + 4] = _FOUR[four].view(np.uint8).reshape(-1, 4)
-    return told
 
 
 def texts_of(texts: Sequence[str]) -> Bytes:

@@ -37,7 +37,7 @@ def integers(halves: Halves) -> list[int]:
 def limbs_of(halves: Halves) -> list[npt.NDArray[np.uint64]]:
     """Limbs of 32 bits, the lowest first, without upper ones that are zero in all rows."""
     limbs = [halves[:, 1] & LOW, halves[:, 1] >> LIMB, halves[:, 0] & LOW, halves[:, 0] >> LIMB]
-    while limbs and not limbs[-1].any():
+    while len(limbs) > 1 and not limbs[-1].any():
         limbs.pop()
     return limbs
 

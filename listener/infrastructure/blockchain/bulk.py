@@ -6,6 +6,7 @@ way is decoded like every log, so that a node may write its replies as it likes.
 """
 
 import re
+from binascii import unhexlify
 from collections.abc import Iterable, Mapping, Sequence
 from string import hexdigits
 from typing import Final, NamedTuple
@@ -40,6 +41,7 @@ _LOGS: Final = msgspec.json.Decoder(list[Log])
 _EIGHT_ZEROS: Final = np.frombuffer(b"00000000", np.uint64)[0]
 _NOT_HEX: Final = 256
 _FIRST_BYTE: Final = ord("{")
+_ZERO, _A = np.uint8(ord("0")), np.uint8(ord("a"))
 
 
 def _pairs(digits: str) -> Pairs:
@@ -52,7 +54,6 @@ def _pairs(digits: str) -> Pairs:
 
 
 _HEX: Final = _pairs("0123456789abcdefABCDEF")
-_LOWER_HEX: Final = _pairs("0123456789abcdef")
 _DIGITS: Final = np.array(
     [int(chr(one), 16) if chr(one) in hexdigits else 255 for one in range(256)], np.uint8
 )
@@ -149,7 +150,9 @@ def _parts(
         taken = [np.zeros(0, np.int64)]
         for at in range(0, int(alike.sum()), ROWS_AT_ONCE):
             rows = left[alike][at : at + ROWS_AT_ONCE]
-            part = template.part(rows, windows[starts[rows]])
+            logs = np.zeros((len(rows), _whole(template.length)), np.uint8)
+            logs[:, : template.length] = windows[starts[rows]]
+            part = template.part(rows, logs)
             if part is not None:
                 parts.append(part)
                 taken.append(part.rows)
@@ -200,8 +203,8 @@ class _Template:
         self.length = len(sample)
         self._layout = layout
         self._spans = spans
-        self._sample = np.frombuffer(sample, np.uint8)
-        varying = np.zeros(len(sample), np.bool_)
+        self._sample = np.frombuffer(sample.ljust(_whole(self.length), b"\0"), np.uint8)
+        varying = np.zeros(len(self._sample), np.bool_)
         for match in _VALUE.finditer(sample):
             varying[match.start(1) : match.end(1)] = True
         addresses = [index for index in (layout.trader, layout.market) if index is not None]
@@ -211,7 +214,7 @@ class _Template:
         self._told = [spans["address"], trader, spans["transactionHash"], *market]
         for span in self._told:
             varying[span] = True
-        self._constant = np.flatnonzero(~varying)
+        self._constant = np.where(varying, 0, 255).astype(np.uint8)
         for span in (
             *self._told,
             *(spans[name] for name in ("data", "blockHash", "blockNumber", "logIndex")),
@@ -247,14 +250,14 @@ class _Template:
 
         Args:
             rows: which they are in the reply.
-            logs: a row of bytes for each.
+            logs: a row of whole words for each, zero bytes at the end.
         """
         layout = self._layout
-        good: Flags = (logs[:, self._constant] == self._sample[self._constant]).all(axis=1)
+        good = _every(((logs ^ self._sample) & self._constant).view(np.uint64) == 0)
         if len(self._unused):
-            good &= (_DIGITS[logs[:, self._unused]] < 16).all(axis=1)
+            good &= _every(_DIGITS[logs[:, self._unused]] < 16)
         told = np.hstack([logs[:, span] for span in self._told])
-        good &= (_LOWER_HEX[told.view(np.uint16)] != _NOT_HEX).all(axis=1)
+        good &= _every((told - _ZERO <= 9) | (told - _A <= 5))
         words, whole = _halves(np.ascontiguousarray(logs[:, self._spans["data"]]))
         is_buy = words[:, layout.is_buy]
         good &= whole & (is_buy[:, 0] == 0) & (is_buy[:, 1] <= 1)
@@ -337,15 +340,32 @@ def _width(span: slice) -> int:
     return int(span.stop - span.start)
 
 
+def _whole(length: int) -> int:
+    """The next multiple of eight."""
+    return -(-length // 8) * 8
+
+
+def _every(flags: Flags) -> Flags:
+    """Rows of which all are set; that all of all rows are is the rule, and seen at once."""
+    if flags.all():
+        return np.ones(len(flags), np.bool_)
+    rows: Flags = flags.all(axis=1)
+    return rows
+
+
 def _halves(data: Bytes) -> tuple[Halves, Flags]:
     """All data words as halves, and which rows are hex and below 2**128 throughout."""
     words = data.reshape(len(data), -1, WORD)
-    upper = np.ascontiguousarray(words[:, :, : WORD // 2]).view(np.uint64)
-    values = _HEX[np.ascontiguousarray(words[:, :, WORD // 2 :]).view(np.uint16)]
-    small: Flags = (upper == _EIGHT_ZEROS).all(axis=2).all(axis=1)
-    good: Flags = small & (values != _NOT_HEX).all(axis=2).all(axis=1)
-    halves: Halves = values.astype(np.uint8).view(">u8").astype(np.uint64)
-    return halves, good
+    upper = np.ascontiguousarray(words[:, :, : WORD // 2]).view(np.uint64).reshape(len(data), -1)
+    good = _every(upper == _EIGHT_ZEROS)
+    lower = np.ascontiguousarray(words[:, :, WORD // 2 :])
+    try:
+        told = np.frombuffer(unhexlify(lower), np.uint8)
+    except ValueError:
+        values = _HEX[lower.view(np.uint16)]
+        good &= (values != _NOT_HEX).all(axis=2).all(axis=1)
+        told = values.astype(np.uint8)
+    return told.view(">u8").reshape(len(data), -1, 2).astype(np.uint64), good
 
 
 def _numbers(digits: Bytes) -> tuple[Integers, Flags]:
