@@ -10,7 +10,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -105,6 +106,54 @@ def candles(
         _plot(found, interval, rows)
     else:
         console.print(_table(found, interval, rows))
+
+
+@app.command()
+def export(
+    market: Annotated[str, typer.Argument(help="market id, symbol of a recent market, or all")],
+    *,
+    out: Annotated[Path, typer.Option(help="file to write")],
+    interval: Annotated[str, typer.Option(help="1m, 5m, 1h, …")] = "1m",
+    start: Annotated[
+        str | None,
+        typer.Option("--from", help="earliest open time: 2026-01-31, 2026-01-31T12:00 (UTC), or ms"),
+    ] = None,
+    end: Annotated[str | None, typer.Option("--to", help="first open time that is not wanted")] = None,
+    form: Annotated[
+        Literal["parquet", "csv"] | None, typer.Option("--format", help="by the file's ending, if not given")
+    ] = None,
+    fill: Annotated[bool, typer.Option("--fill", help="flat candles where nobody traded")] = False,
+    opening: Annotated[
+        Literal["first", "previous"], typer.Option("--open", help="at the first trade, or the previous close")
+    ] = "first",
+    exact: Annotated[bool, typer.Option("--exact", help="decimals as text in Parquet too")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace the file")] = False,
+) -> None:
+    """Write candles to a Parquet or CSV file. Memory stays the same, however many there are."""
+    from listener.exporting import Export, ExportDisplay, export, format_of, parse_instant
+
+    settings = _settings()
+    try:
+        wanted = Export(
+            market=market,
+            interval=Interval.parse(interval),
+            path=out,
+            form=form or format_of(out),
+            start=None if start is None else parse_instant(start),
+            end=None if end is None else parse_instant(end),
+            filled=fill,
+            opening=opening,
+            exact=exact,
+            replace=force,
+        )
+    except (InvalidInterval, InvalidConfiguration) as error:
+        _fail(str(error))
+    try:
+        with ExportDisplay() as display:
+            done = _run(export(str(settings.redis_url), settings.chain_id, wanted, display.update))
+    except OSError as error:
+        _fail(f"{out} cannot be written: {error.strerror or error}")
+    console.print(f"{done.candles} candles of {done.markets} market(s) written to {out}", highlight=False)
 
 
 @app.command()

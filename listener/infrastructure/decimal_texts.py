@@ -97,7 +97,7 @@ def _replaced(told: Bytes, rows: Flags, numerator: Halves, denominator: Halves, 
 
 
 def _fractions(numerator: Halves, denominator: Halves) -> tuple[Bytes, Flags, Flags]:
-    """Digits behind the point, enough for a price and its rounding; where there are more; where they are wrong.
+    """Digits behind the point, enough to round; in which rows there are more; in which they are wrong.
 
     Long division, where each group of digits is guessed with doubles: it may be too large by one, and what is
     left negative, which the next group makes up for.
@@ -183,7 +183,7 @@ def _digits(halves: Halves) -> Bytes:
 
 
 def _groups(halves: Halves) -> list[Integers]:
-    """Groups of digits of integers below 2**96: the upper two are guessed with doubles, and right within one."""
+    """Groups of digits of integers below 2**96: the upper ones are guessed with doubles, right within one."""
     upper = np.rint(doubles(halves) * 1e-16).astype(np.int64)
     lower = halves[:, 1].view(np.int64) - upper * 10**16
     below = lower < 0

@@ -349,7 +349,7 @@ def _every(flags: Flags) -> Flags:
     """Rows of which all are set; that all of all rows are is the rule, and seen at once."""
     if flags.all():
         return np.ones(len(flags), np.bool_)
-    rows: Flags = flags.all(axis=1)
+    rows: Flags = np.logical_and.reduce(flags, axis=1)
     return rows
 
 
@@ -360,7 +360,7 @@ def _halves(data: Bytes) -> tuple[Halves, Flags]:
     good = _every(upper == _EIGHT_ZEROS)
     lower = np.ascontiguousarray(words[:, :, WORD // 2 :])
     try:
-        told = np.frombuffer(unhexlify(lower), np.uint8)
+        told = np.frombuffer(unhexlify(lower.data), np.uint8)
     except ValueError:
         values = _HEX[lower.view(np.uint16)]
         good &= (values != _NOT_HEX).all(axis=2).all(axis=1)

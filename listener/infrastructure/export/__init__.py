@@ -1,0 +1,1 @@
+"""Files that exported candles are written to."""
