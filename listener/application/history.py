@@ -12,7 +12,7 @@ from listener.application.state import CandleBatch, MarketState, Rules
 from listener.domain.entities import Candle, Trade
 from listener.domain.facts import BlockFacts, Swapped
 from listener.domain.rolling import MinuteRun
-from listener.domain.value_objects import BlockRef, Interval, MarketId, Price
+from listener.domain.value_objects import BlockRef, Interval, MarketId, Price, TradeId
 
 
 class Emitter(NamedTuple):
@@ -70,6 +70,10 @@ class TradeBatch(Protocol):
 
     def emitters(self) -> Mapping[Emitter, int]:
         """Who has emitted how many trades."""
+        ...
+
+    def first(self) -> Mapping[Emitter, TradeId]:
+        """The place of each emitter's first trade."""
         ...
 
     def per_block(self) -> Mapping[int, int]:

@@ -11,7 +11,7 @@ from listener.application.history import BulkFold, BulkFolds, Emitter
 from listener.application.state import MarketState, PriceMode, Rules
 from listener.domain.entities import Market, Trade
 from listener.domain.facts import Swapped
-from listener.domain.value_objects import MINUTE_MS, Address, BlockRef, MarketId
+from listener.domain.value_objects import MINUTE_MS, Address, BlockRef, MarketId, TradeId
 from listener.infrastructure.candle_columns import (
     AMOUNTS,
     CLOSE,
@@ -86,8 +86,8 @@ class Columns:
         return replace(self, refs={block.number: block for block in blocks})
 
     @cached_property
-    def grouped(self) -> tuple[list[Emitter], Integers]:
-        """All emitters, and which of them each row's is."""
+    def grouped(self) -> tuple[list[Emitter], Integers, Integers]:
+        """All emitters, which of them each row's is, and the first row of each."""
         keys = (self.emitter.view(np.uint64) * _MIXED).sum(axis=1, dtype=np.uint64)
         _, first, source = np.unique(keys, return_index=True, return_inverse=True)
         if (self.emitter != self.emitter[first][source]).any():
@@ -96,16 +96,26 @@ class Columns:
         told = self.emitter[first]
         named = told[:, ADDRESS].astype(np.bool_).tolist()
         addresses, markets = texts(told[:, :ADDRESS]), texts(told[:, ADDRESS:])
-        return [
-            Emitter(address, MarketId(market) if is_named else None)
-            for address, market, is_named in zip(addresses, markets, named, strict=True)
-        ], source
+        return (
+            [
+                Emitter(address, MarketId(market) if is_named else None)
+                for address, market, is_named in zip(addresses, markets, named, strict=True)
+            ],
+            source,
+            first,
+        )
 
     def emitters(self) -> dict[Emitter, int]:
         """See `TradeBatch.emitters`."""
-        sources, source = self.grouped
+        sources, source, _ = self.grouped
         counts = np.bincount(source, minlength=len(sources)).tolist()
         return dict(zip(sources, counts, strict=True))
+
+    def first(self) -> dict[Emitter, TradeId]:
+        """See `TradeBatch.first`."""
+        sources, _, rows = self.grouped
+        places = map(TradeId, self.block[rows].tolist(), self.log_index[rows].tolist())
+        return dict(zip(sources, places, strict=True))
 
     def per_block(self) -> dict[int, int]:
         """See `TradeBatch.per_block`."""
@@ -151,7 +161,7 @@ class Columns:
     def swaps(self, emitters: Collection[Emitter]) -> list[tuple[BlockRef, Swapped]]:
         """See `TradeBatch.swaps`."""
         rows = np.flatnonzero(self._of(emitters))
-        refs, (sources, source_of) = self.refs, self.grouped
+        refs, (sources, source_of, _) = self.refs, self.grouped
         return [
             (refs[block], Swapped(sources[source].source, log_index, tx_hash, sources[source].market, *told))
             for block, log_index, source, tx_hash, *told in zip(
@@ -166,7 +176,7 @@ class Columns:
 
     def _of(self, emitters: Collection[Emitter]) -> Flags:
         """Which rows are of these emitters."""
-        sources, source = self.grouped
+        sources, source, _ = self.grouped
         chosen: Flags = np.array([emitter in emitters for emitter in sources], np.bool_)[source]
         return chosen
 
@@ -186,7 +196,7 @@ class Columns:
 
     def fold(self, states: Mapping[Emitter, MarketState], rules: Rules) -> BulkFolds:
         """See `TradeBatch.fold`."""
-        sources, source = self.grouped
+        sources, source, _ = self.grouped
         priced = _all_positive(self.amounts, BASE, QUOTE)
         zeros = np.bincount(source[~priced], minlength=len(sources)).tolist()
         left = self._too_large(states)
@@ -225,7 +235,7 @@ class Columns:
 
     def _too_large(self, states: Mapping[Emitter, MarketState]) -> set[Emitter]:
         """Emitters with candles whose amounts may not stay below 2**128."""
-        sources, source = self.grouped
+        sources, source, _ = self.grouped
         most = np.max(
             [np.bincount(source, doubles(self.amounts[:, kind]), len(sources)) for kind in (BASE, QUOTE)],
             axis=0,

@@ -11,6 +11,7 @@ from listener.application.use_cases.process_block import process_blocks
 from listener.application.use_cases.resolve_block import (
     MALFORMED,
     STRANGER,
+    TOKEN_UNREADABLE,
     Resolved,
     resolve_blocks,
     resolve_history,
@@ -178,6 +179,28 @@ def test_strangers_are_counted_in_bulk() -> None:
     resolved = resolved_of([swap(4), swap(4), swap(0, market_of=token(1))])
     assert resolved.rejected == {STRANGER: 2, MALFORMED: 1}
     assert not resolved.touched()
+
+
+def test_trades_that_follow_their_announcement_stay_in_bulk() -> None:
+    """All of them came in time."""
+    resolved = resolved_of([created(2), swap(2)], [swap(2)])
+    assert resolved.bulk == {token(2): Emitter(curve(2), token(2))}
+    assert resolved.swaps == {}
+    assert resolved.touched() == {token(2)}
+
+
+def test_trades_of_a_market_that_is_refused_are_strangers() -> None:
+    """Its token cannot be read."""
+    resolved = resolve_history(state_of(), in_bulk(blocks_of([created(2), swap(2)], [swap(2)])), {}, RULES)
+    assert resolved.rejected == {TOKEN_UNREADABLE: 1, STRANGER: 2}
+    assert not resolved.touched()
+
+
+def test_a_market_that_is_announced_twice_is_looked_at_one_by_one() -> None:
+    """Which announcement counts decides about the trades in between."""
+    resolved = resolved_of([created(2), swap(2), created(2)], [swap(2)])
+    assert resolved.bulk == {}
+    assert len(resolved.swaps[token(2)]) == 2
 
 
 def test_announced_markets_are_looked_at_one_by_one() -> None:

@@ -141,7 +141,10 @@ def _fold_bulk(
     if resolved.trades is None or not resolved.bulk:
         return {}
     whose = {emitter: market_id for market_id, emitter in resolved.bulk.items()}
-    folds = resolved.trades.fold({emitter: markets[market_id] for emitter, market_id in whose.items()}, rules)
+    count = len(rules.intervals)
+    new = {market.id: MarketState.new(market, count) for market in resolved.created.values()}
+    states = {emitter: new.get(market_id) or markets[market_id] for emitter, market_id in whose.items()}
+    folds = resolved.trades.fold(states, rules)
     changes.more_candles = folds.candles
     if zeros := sum(fold.zero_amounts for fold in folds.markets.values()):
         resolved.rejected[ZERO_AMOUNT] += zeros

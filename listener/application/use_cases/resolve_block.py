@@ -1,14 +1,14 @@
 """Whose events count: from what a block's logs say to the facts of known emitters. Pure."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from listener.application.history import Emitter, History, TradeBatch
 from listener.application.state import Rules, StreamState
 from listener.domain.entities import Market, TokenInfo
 from listener.domain.facts import BlockFacts, Graduated, Malformed, MarketAnnounced, Swapped
-from listener.domain.value_objects import Address, BlockRef, MarketId
+from listener.domain.value_objects import Address, BlockRef, MarketId, TradeId
 
 STRANGER = "stranger"
 MALFORMED = "malformed"
@@ -101,44 +101,57 @@ def resolve_history(
 ) -> Resolved:
     """The same for final blocks whose trades come in bulk.
 
-    They stay in bulk where nothing in these blocks says whose they are: trades of a market that is announced
-    here, or that has other trades here, are looked at one by one.
+    They stay in bulk where one look says whose all trades of an emitter are: not those from before its
+    announcement, nor those of a market that has other trades here.
     """
     if history.trades is None:
         return resolve_blocks(state, history.blocks, tokens, rules)
-    emitters = history.trades.emitters()
-    single = _one_by_one(state, history.blocks, emitters, rules)
+    single = _one_by_one(state, history.blocks, history.trades, rules)
     resolved = resolve_blocks(state, history.with_swaps(single), tokens, rules)
     resolved.trades = history.trades
-    for emitter in emitters.keys() - single:
-        market_id = state.sources.get(emitter.source)
+    for emitter, trades in history.trades.emitters().items():
+        if emitter in single:
+            continue
+        market_id = state.sources.get(emitter.source) or resolved.sources.get(emitter.source)
         if market_id is None:
-            resolved.rejected[STRANGER] += emitters[emitter]
+            resolved.rejected[STRANGER] += trades
         elif emitter.market not in {None, market_id}:
-            resolved.rejected[MALFORMED] += emitters[emitter]
+            resolved.rejected[MALFORMED] += trades
         else:
             resolved.bulk[market_id] = emitter
     return resolved
 
 
 def _one_by_one(
-    state: StreamState, blocks: Iterable[BlockFacts], emitters: Collection[Emitter], rules: Rules
+    state: StreamState, blocks: Iterable[BlockFacts], trades: TradeBatch, rules: Rules
 ) -> set[Emitter]:
     """Emitters whose trades do not stay in bulk."""
-    announced: set[str] = set()
-    traded: Counter[MarketId | None] = Counter(state.sources.get(emitter.source) for emitter in emitters)
+    announced: dict[str, TradeId] = {}
+    doubtful: set[str] = set()
+    whose: dict[str, MarketId] = {}
+    singles: list[str] = []
     for block in blocks:
         for fact in block.facts:
             if isinstance(fact, MarketAnnounced):
                 if fact.announcer in rules.factories and fact.source not in state.sources:
-                    announced.add(fact.source)
+                    if fact.source in announced:
+                        doubtful.add(fact.source)
+                    announced[fact.source] = TradeId(block.block.number, fact.log_index)
+                    whose[fact.source] = fact.market
             elif isinstance(fact, Swapped):
-                traded[state.sources.get(fact.source)] += 1
+                singles.append(fact.source)
+    first = trades.first()
+    doubtful.update(
+        emitter.source for emitter, place in first.items() if place < announced.get(emitter.source, place)
+    )
+    market_of = {source: state.sources.get(source) or whose.get(source) for source, _ in first}
+    traded = Counter(market_of[emitter.source] for emitter in first)
+    traded.update(state.sources.get(source) or whose.get(source) for source in singles)
     return {
         emitter
-        for emitter in emitters
-        if emitter.source in announced
-        or ((market := state.sources.get(emitter.source)) is not None and traded[market] > 1)
+        for emitter in first
+        if emitter.source in doubtful
+        or ((market := market_of[emitter.source]) is not None and traded[market] > 1)
     }
 
 
