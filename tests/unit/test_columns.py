@@ -167,6 +167,18 @@ def test_plain_trades_come_in_columns() -> None:
     assert (len(reading.trades or ()), len(reading.others)) == (6, 0)
 
 
+def test_logs_of_one_length_are_told_apart() -> None:
+    """One digit more in one number and one less in another, or another event: neither hides the trades."""
+    other = log(1, 0x100)
+    other["topics"] = [OTHER_TRADE, *other["topics"][1:]]
+    logs = [other, log(1, 0x101), log(0x10, 0x11), log(0x10, 0x12), log(0x10, 0x100)]
+    assert len({len(msgspec.json.encode(one)) for one in logs[:4]}) == 1
+    reading = read(reply(*logs), BondingCurve.layouts)
+    assert reading.trades is not None
+    assert reading.trades.log_index.tolist() == [0x101, 0x11, 0x12, 0x100]
+    assert [one.place() for one in reading.others] == [(1, 0x100)]
+
+
 def test_two_kinds_of_trades_are_in_order() -> None:
     """Each layout reads its own; together they are in the order of the chain."""
     bare = TradeLayout(topics=2, words=3, market=None, trader=1, is_buy=2, base=0, quote=1)

@@ -40,6 +40,7 @@ _LOG: Final = msgspec.json.Decoder(Log)
 _LOGS: Final = msgspec.json.Decoder(list[Log])
 _EIGHT_ZEROS: Final = np.frombuffer(b"00000000", np.uint64)[0]
 _NOT_HEX: Final = 256
+_TOPICS: Final = b'"topics":["'
 _FIRST_BYTE: Final = ord("{")
 _ZERO, _A = np.uint8(ord("0")), np.uint8(ord("a"))
 
@@ -140,16 +141,18 @@ def _parts(
         if not len(left):
             break
         first = left[0]
-        alike = lengths[left] == lengths[first]
-        template = _Template.of(reply[starts[first] : starts[first + 1] - 1], layouts)
+        sample = reply[starts[first] : starts[first + 1] - 1]
+        template = _Template.of(sample, layouts)
+        windows = sliding_window_view(np.frombuffer(reply, np.uint8), len(sample))
+        alike = left[lengths[left] == lengths[first]]
         if template is None:
-            rest.append(left[alike])
-            left = left[~alike]
+            alike = alike[_of_same_event(windows[starts[alike]], sample)]
+            rest.append(alike)
+            left = left[~np.isin(left, alike, assume_unique=True)]
             continue
-        windows = sliding_window_view(np.frombuffer(reply, np.uint8), template.length)
         taken = [np.zeros(0, np.int64)]
-        for at in range(0, int(alike.sum()), ROWS_AT_ONCE):
-            rows = left[alike][at : at + ROWS_AT_ONCE]
+        for at in range(0, len(alike), ROWS_AT_ONCE):
+            rows = alike[at : at + ROWS_AT_ONCE]
             logs = np.zeros((len(rows), _whole(template.length)), np.uint8)
             logs[:, : template.length] = windows[starts[rows]]
             part = template.part(rows, logs)
@@ -161,6 +164,18 @@ def _parts(
             rest.append(left[:1])
             left = left[1:]
     return parts, np.sort(np.concatenate([*rest, left]))
+
+
+def _of_same_event(logs: Bytes, sample: bytes) -> Flags:
+    """Which logs have the sample's first topic, in its place; only the sample itself where it has none."""
+    at = sample.find(_TOPICS)
+    same = np.zeros(len(logs), np.bool_)
+    same[0] = True
+    if at < 0:
+        return same
+    topic = slice(at, at + len(_TOPICS) + len("0x") + WORD)
+    same |= (logs[:, topic] == np.frombuffer(sample[topic], np.uint8)).all(axis=1)
+    return same
 
 
 def _in_order(parts: Sequence[_Part], rows: Integers, others: Sequence[Log]) -> Columns | None:
@@ -254,6 +269,11 @@ class _Template:
         """
         layout = self._layout
         good = _every(((logs ^ self._sample) & self._constant).view(np.uint64) == 0)
+        if not good.all():  # another form: its digits are elsewhere
+            rows, logs = rows[good], logs[good]
+            good = np.ones(len(rows), np.bool_)
+        if not len(rows):
+            return None
         if len(self._unused):
             good &= _every(_DIGITS[logs[:, self._unused]] < 16)
         told = np.hstack([logs[:, span] for span in self._told])
