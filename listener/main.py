@@ -23,7 +23,6 @@ from listener.application.services.publisher import Publisher, PublisherLimits
 from listener.application.services.supervisor import keep_running
 from listener.config.settings import Settings, load_settings
 from listener.infrastructure.blockchain.heads import HintSlot, NewHeads
-from listener.infrastructure.bundling import bundle
 from listener.infrastructure.clock import LocalSignal, SystemClock
 from listener.infrastructure.observability.health import Health, HealthServer
 from listener.infrastructure.observability.logs import SecretMask, configure
@@ -138,7 +137,6 @@ class Service:
             fingerprint=settings.fingerprint(),
             tell_backend=settings.backend_socket_url is not None,
             lease=self._lease,
-            bundle=bundle,
         )
 
     def _build_publisher(self, backend: SocketIoBackend) -> Publisher:

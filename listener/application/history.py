@@ -5,14 +5,14 @@ all that is kept: there an adapter holds them as it likes and folds them by the 
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol, Self
 
 from listener.application.state import CandleBatch, MarketState, Rules
 from listener.domain.entities import Candle, Trade
 from listener.domain.facts import BlockFacts, Swapped
 from listener.domain.rolling import MinuteRun
-from listener.domain.value_objects import BlockRef, Interval, MarketId, Price, Timestamp, TradeId
+from listener.domain.value_objects import BlockRef, Interval, MarketId, Price, TradeId
 
 
 class Emitter(NamedTuple):
@@ -33,7 +33,6 @@ class BulkFold(NamedTuple):
         live: the market's newest candles after them.
         last_price: of the newest one.
         outgrown: see `outgrown`.
-        before: see `MarketUndo`; only where the trades are those of one block.
     """
 
     trades: int
@@ -43,7 +42,6 @@ class BulkFold(NamedTuple):
     live: Sequence[Candle | None]
     last_price: Price | None
     outgrown: Sequence[Interval]
-    before: Sequence[tuple[str, Timestamp, Candle | None]] = ()
 
     @classmethod
     def nothing(cls, zero_amounts: int) -> "BulkFold":
@@ -86,14 +84,8 @@ class TradeBatch(Protocol):
         """These emitters' trades one by one, in order, with their blocks."""
         ...
 
-    def fold(self, states: Mapping[Emitter, MarketState], rules: Rules, newest: int) -> BulkFolds:
-        """These emitters' trades folded into the markets for which they count.
-
-        Args:
-            states: of these markets.
-            rules: the settings that matter.
-            newest: at most so many trades of each are told one by one.
-        """
+    def fold(self, states: Mapping[Emitter, MarketState], rules: Rules) -> BulkFolds:
+        """These emitters' trades folded into the markets for which they count."""
         ...
 
     def joined(self, later: Sequence[Self]) -> Self:
@@ -170,12 +162,3 @@ class History(NamedTuple):
             else block
             for block in self.blocks
         ]
-
-
-Bundle = Callable[[BlockFacts], History]
-"""Puts a block's trades in bulk, if there are so many that it is worth while."""
-
-
-def unbundled(facts: BlockFacts) -> History:
-    """A block with all of its trades among the facts."""
-    return History([facts])

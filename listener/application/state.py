@@ -4,7 +4,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain, islice, pairwise
+from itertools import islice, pairwise
 from typing import Final, Literal, NamedTuple, Protocol
 
 from listener.domain.entities import Candle, Market, MarketStats, Trade
@@ -173,7 +173,7 @@ class CandleChange(NamedTuple):
 
 
 class CandleBatch(Protocol):
-    """Candles of many markets at once, held as an adapter likes: one that knows them writes them."""
+    """Candles of final blocks, many at once, held as an adapter likes: one that knows them writes them."""
 
     def __len__(self) -> int: ...
 
@@ -200,7 +200,7 @@ class MarketUndo(NamedTuple):
     trades: int
     last_price: Price | None
     changed: Timestamp
-    candles: Sequence[tuple[str, Timestamp, Candle | None]]
+    candles: tuple[tuple[str, Timestamp, Candle | None], ...]
 
 
 class BlockUndo(NamedTuple):
@@ -234,7 +234,7 @@ class ChangeSet:
     records: dict[MarketId, Market] = field(default_factory=dict)
     counted: int = 0
     """How many trades were folded."""
-    trades: Sequence[Trade] = ()
+    trades: list[Trade] = field(default_factory=list)
     """All of them, in order, if the commit can be undone."""
     newest: dict[MarketId, Sequence[Trade]] = field(default_factory=dict)
     """Those that may be kept, by market, oldest first."""
@@ -258,34 +258,25 @@ class ChangeSet:
 
     def events(self, rules: Rules) -> Iterator[DomainEvent]:
         """What has happened once this is committed, in the order in which it is told."""
-        yield from self.announced()
-        if self.live:
-            for trade in self.trades:
-                yield TradeProcessed(trade, self.market(trade.market))
-        yield from self.concluded()
-        if self.live:
-            yield from self._figure_events(rules)
-
-    def announced(self) -> Iterator[DomainEvent]:
-        """What is told before the trades."""
         if self.reason:
             yield HistoryLoaded(self.reason)
         if self.live:
-            if self.reorg:
-                yield self.reorg
-            yield from map(MarketRemoved, self.removed)
-            yield from map(MarketCreated, self.created.values())
+            yield from self._market_events()
+            yield from self._figure_events(rules)
 
-    def concluded(self) -> Iterator[DomainEvent]:
-        """What is told after the trades."""
-        if self.live:
-            yield from map(MarketGraduated, self.graduated.values())
-            if self.reorg:
-                yield from map(MarketRestored, self.records.values())
+    def _market_events(self) -> Iterator[DomainEvent]:
+        if self.reorg:
+            yield self.reorg
+        yield from map(MarketRemoved, self.removed)
+        yield from map(MarketCreated, self.created.values())
+        for trade in self.trades:
+            yield TradeProcessed(trade, self.market(trade.market))
+        yield from map(MarketGraduated, self.graduated.values())
+        if self.reorg:
+            yield from map(MarketRestored, self.records.values())
 
     def _figure_events(self, rules: Rules) -> Iterator[DomainEvent]:
-        more = self.more_candles.changes() if self.more_candles else ()
-        for change in chain(self.candles, more):
+        for change in self.candles:
             if change.interval.name in rules.published:
                 yield CandleUpdated(change.market, change.interval, change.open_time, change.after)
         for market_id, stats in self.stats.items():

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 
 from listener.application.state import CandleChange, MarketState, outgrown
-from listener.domain.entities import Candle
+from listener.domain.entities import Candle, Market
 from listener.domain.part import Part
 from listener.domain.rolling import MinuteRun
-from listener.domain.value_objects import Interval, Price, Timestamp
+from listener.domain.value_objects import Interval, Price
 from listener.infrastructure.candle_columns import (
     CLOSE,
     COUNTS,
@@ -50,15 +50,13 @@ class FoldedCandles:
     """Candles that a run of history makes or changes. Implements `CandleBatch`.
 
     Attributes:
-        states: markets that have some, as they were.
-        stored: the newest candle of each market and interval then.
+        markets: those that have some.
         series: one for each interval, one minute first.
         live: the newest candle of each market and interval.
         outgrown: see `outgrown`, by market and interval.
     """
 
-    states: Sequence[MarketState]
-    stored: Rows
+    markets: Sequence[Market]
     series: Sequence[Series]
     live: Rows
     outgrown: Flags
@@ -70,50 +68,19 @@ class FoldedCandles:
         """See `CandleBatch.changes`."""
         for interval, rows, market, _ in self.series:
             for place, candle in zip(market.tolist(), candles_of(rows), strict=True):
-                market_id = self.states[place].market.id
-                yield CandleChange(market_id, interval, candle.open_time, candle, None)
+                yield CandleChange(self.markets[place].id, interval, candle.open_time, candle, None)
 
     def told(
         self,
-    ) -> tuple[list[MinuteRun], list[PackedCandles], list[Price], list[tuple[Interval, ...]], "list[Before]"]:
-        """What `BulkFold` tells of each market, from its minutes on."""
+    ) -> tuple[list[MinuteRun], list[PackedCandles], list[Price], list[tuple[Interval, ...]]]:
+        """Each market's minutes, newest candles, last price, and intervals that have outgrown theirs."""
         intervals = [series.interval for series in self.series]
         return (
             minute_runs(self.series[0]),
             packed(self.live),
             decimals_of(self.live[:, 0, CLOSE]),
             [tuple(compress(intervals, grown)) if any(grown) else () for grown in self.outgrown.tolist()],
-            [Before(self, place) for place in range(len(self.states))],
         )
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Before(Sequence[tuple[str, Timestamp, Candle | None]]):
-    """How the candles were that trades of one block change in one market, as in `MarketUndo`."""
-
-    candles: FoldedCandles
-    place: int
-
-    def __len__(self) -> int:
-        return len(self.candles.series)
-
-    @overload
-    def __getitem__(self, index: int) -> tuple[str, Timestamp, Candle | None]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[tuple[str, Timestamp, Candle | None]]: ...
-
-    def __getitem__(
-        self, index: int | slice
-    ) -> tuple[str, Timestamp, Candle | None] | Sequence[tuple[str, Timestamp, Candle | None]]:
-        return list(self)[index]
-
-    def __iter__(self) -> Iterator[tuple[str, Timestamp, Candle | None]]:
-        for (interval, rows, _, replaces), own in zip(
-            self.candles.series, self.candles.stored[self.place], strict=True
-        ):
-            candle = candles_of(own[None])[0] if replaces[self.place] else None
-            yield interval.name, int(rows[self.place, TIME]), candle
 
 
 def fold_series(
@@ -148,7 +115,7 @@ def fold_series(
         old: Any = own[:, TIME]
         new: Any = live[:, place, TIME]
         grown[:, place] = known & outgrown(interval, old, new)
-    return FoldedCandles(states, stored, series, live, grown)
+    return FoldedCandles([state.market for state in states], series, live, grown)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

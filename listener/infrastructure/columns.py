@@ -194,7 +194,7 @@ class Columns:
             _or_none(list(zip(base_reserve, quote_reserve, strict=True)), self.has_reserves[rows]),
         )
 
-    def fold(self, states: Mapping[Emitter, MarketState], rules: Rules, newest: int) -> BulkFolds:
+    def fold(self, states: Mapping[Emitter, MarketState], rules: Rules) -> BulkFolds:
         """See `TradeBatch.fold`."""
         sources, source, _ = self.grouped
         priced = _all_positive(self.amounts, BASE, QUOTE)
@@ -218,15 +218,18 @@ class Columns:
         minutes, whose = self._minutes(rows, market, exponents, rules.price_mode)
         candles = fold_series(minutes, whose, some, rules.intervals, rules.bases)
         by_reserves = rules.price_mode == "spot"
-        for place, state, start, end, *told in zip(
+        for place, state, start, end, run, live, last_price, outgrown in zip(
             places, some, starts.tolist(), [*starts[1:].tolist(), len(rows)], *candles.told(), strict=True
         ):
-            kept = rows[max(start, end - newest) : end]
+            newest = rows[max(start, end - rules.trades_kept) : end]
             folds[sources[place]] = BulkFold(
                 end - start,
                 zeros[place],
-                Newest(self, kept, state.market, by_reserves),
-                *told,
+                Newest(self, newest, state.market, by_reserves),
+                run,
+                live,
+                last_price,
+                outgrown,
             )
         return BulkFolds(folds, candles, left)
 
@@ -321,11 +324,6 @@ class Newest(Sequence[Trade]):
 
     def __iter__(self) -> Iterator[Trade]:
         return iter(self.trades(self.rows))
-
-    def places(self) -> list[TradeId]:
-        """Their places on the chain."""
-        told = self.columns
-        return list(map(TradeId, told.block[self.rows].tolist(), told.log_index[self.rows].tolist()))
 
     def trades(self, rows: Integers) -> list[Trade]:
         """Trades of this market, one by one."""

@@ -27,7 +27,7 @@ from listener.domain.value_objects import (
     Timestamp,
 )
 from listener.infrastructure.redis.codec import candle_fields, stats_fields
-from listener.infrastructure.redis.commands import encode_trades, rows
+from listener.infrastructure.redis.commands import rows
 
 SCHEMA = 1
 
@@ -118,8 +118,7 @@ class FakeStore:
         """See `MarketStore.commit`."""
         self._expect(changes.base)
         seq = changes.base.seq
-        told = rows(changes, self._rules, encode_trades(changes))
-        for seq, (event, data) in enumerate(told, start=seq + 1):  # noqa: B020
+        for seq, (event, data) in enumerate(rows(changes, self._rules), start=seq + 1):  # noqa: B020
             self.rows.append(Row(RowId(changes.head.epoch, seq), event, data))
         del self.rows[: max(len(self.rows) - self._outbox_rows, 0)]
         self._write_trades(changes)

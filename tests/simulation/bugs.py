@@ -115,8 +115,8 @@ def _believing(state: StreamState, blocks: Sequence[BlockFacts], factory: Addres
     return [block._replace(facts=tuple(map(believed, block.facts))) for block in blocks]
 
 
-def _resolve_anything(state: Any, history: Any, tokens: Any, rules: Any) -> Any:
-    return _resolve_blocks(state, _believing(state, history.facts(), min(rules.factories)), tokens, rules)
+def _resolve_anything(state: Any, blocks: Any, tokens: Any, rules: Any) -> Any:
+    return _resolve_blocks(state, _believing(state, blocks, min(rules.factories)), tokens, rules)
 
 
 def _read_any_token(state: Any, blocks: Any, rules: Any) -> Any:
@@ -228,8 +228,7 @@ BUGS: Final[dict[str, Bug]] = {
     "no compare": Bug(_rivals, [(FakeStore, "_expect", _expect_nothing)]),
     "compare without generation": Bug(_late, [(FakeStore, "_expect", _expect_in_any_generation)]),
     "no emitter check": Bug(
-        live,
-        [(follower, "resolve_history", _resolve_anything), (follower, "tokens_to_read", _read_any_token)],
+        live, [(follower, "resolve_blocks", _resolve_anything), (follower, "tokens_to_read", _read_any_token)]
     ),
     "bloom off": Bug(_told_less, [(RpcChainSource, "_agreed", _whatever_came)]),
     "swallowed cancellation": Bug(_stopped, [(HintSlot, "wait", _wait_stubbornly)]),

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from listener.application.interfaces import MarketStore, Outbox, RowId
@@ -17,7 +16,6 @@ from listener.domain.value_objects import BlockRef
 from listener.infrastructure.blockchain.heads import HintSlot
 from listener.infrastructure.blockchain.source import RpcChainSource
 from listener.infrastructure.blockchain.witness import LogsWitness, ReceiptsWitness
-from listener.infrastructure.bundling import bundle
 from listener.infrastructure.clock import LocalSignal
 from listener.wiring import decoders, layouts
 from tests.fakes.build import CHAIN_ID
@@ -167,7 +165,6 @@ class Instance:
             fingerprint={"PRICE_MODE": plan.rules.price_mode},
             tell_backend=plan.backend,
             lease=self._lease,
-            bundle=partial(bundle, least=2),
         )
 
     def _build_publisher(self) -> Publisher:

@@ -298,9 +298,8 @@ def test_folds_are_those_of_single_trades(
         for number, (base, quote) in decimals.items()
         if Emitter(curve(number), token(number)) in batch.emitters()
     }
-    by = replace(RULES, price_mode=mode)
-    states = {emitter: MarketState.new(one, 3) for emitter, one in markets.items()}
-    folds, _, left = batch.fold(states, by, newest)
+    by = replace(RULES, trades_kept=newest, price_mode=mode)
+    folds, _, left = batch.fold({emitter: MarketState.new(one, 3) for emitter, one in markets.items()}, by)
     for emitter, whose in markets.items():
         own = [(ref, one) for ref, one in swaps if one.source == emitter.source]
         single = [as_trade(ref, one, whose.id, whose.price_exponent, mode) for ref, one in own if one.base]
@@ -335,7 +334,7 @@ def test_many_are_encoded_as_each_is(
         for emitter in batch.emitters()
     }
     states = {emitter: MarketState.new(one, 3) for emitter, one in markets.items()}
-    folds = batch.fold(states, replace(RULES, price_mode=mode), 5).markets
+    folds = batch.fold(states, replace(RULES, trades_kept=5, price_mode=mode)).markets
     parts = [fold.newest for fold in folds.values() if isinstance(fold.newest, Newest)]
     assert encode_newest(parts) == [[encode_trade(one, part.market) for one in part] for part in parts]
 

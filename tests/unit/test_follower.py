@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -44,7 +43,6 @@ from listener.application.services.loading import Runs
 from listener.application.state import ChangeSet, Finality, Head, Rules
 from listener.domain.facts import BlockFacts
 from listener.domain.value_objects import DAY_MS, MINUTE_MS, BlockRef
-from listener.infrastructure.bundling import bundle
 from listener.infrastructure.redis import maintenance
 from listener.infrastructure.redis.client import Database
 from listener.infrastructure.redis.keys import Keys
@@ -106,7 +104,6 @@ class World:
             "limits": self.limits,
             "chain_id": CHAIN_ID,
             "tell_backend": True,
-            "bundle": partial(bundle, least=2),
         }
         self.follower = Follower(**usual | self.settings)
         return self.follower

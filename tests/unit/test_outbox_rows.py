@@ -7,7 +7,7 @@ import pytest
 
 from listener.application.state import ChangeSet, Finality
 from listener.domain.events import ReorgDetected
-from listener.infrastructure.redis.commands import LISTED, TradeTexts, encode_trades, rows
+from listener.infrastructure.redis.commands import LISTED, rows
 from tests.fakes.build import block, created, digest, head, rules, swap, token
 from tests.fakes.chain import LocalChain
 from tests.fakes.store import FakeStore
@@ -16,8 +16,6 @@ from tests.fakes.writer import Writer
 BY = rules("5m", finality=Finality(20))
 MESSAGE_BYTES = 900_000
 """What a backend accepts at once, about."""
-
-NOTHING = TradeTexts({}, [])
 
 
 def reorg(orphaned: int, markets: int, *, live: bool = True) -> ChangeSet:
@@ -34,7 +32,7 @@ def reorg(orphaned: int, markets: int, *, live: bool = True) -> ChangeSet:
 
 def told(changes: ChangeSet) -> list[tuple[str, dict[str, Any]]]:
     """Rows, decoded."""
-    return [(event, orjson.loads(data)) for event, data in rows(changes, BY, encode_trades(changes))]
+    return [(event, orjson.loads(data)) for event, data in rows(changes, BY)]
 
 
 @pytest.mark.parametrize(("orphaned", "markets"), [(1, 0), (LISTED, 3), (3, LISTED), (LISTED, LISTED)])
@@ -65,12 +63,12 @@ def test_a_reorg_too_large_to_be_listed_is_followed_by_a_resync(orphaned: int, m
 
 def test_the_largest_reorg_row_fits_a_message() -> None:
     """A row cannot be split: whatever a reorg touched, it can be delivered."""
-    assert max(len(data) for _, data in rows(reorg(10_000, 60_000), BY, NOTHING)) < MESSAGE_BYTES
+    assert max(len(data) for _, data in rows(reorg(10_000, 60_000), BY)) < MESSAGE_BYTES
 
 
 def test_without_a_backend_a_reorg_is_told_to_nobody() -> None:
     """A commit that is not told has no rows, however large it is; a `resync` is owed for it."""
-    assert rows(reorg(LISTED + 1, LISTED + 1, live=False), BY, NOTHING) == []
+    assert rows(reorg(LISTED + 1, LISTED + 1, live=False), BY) == []
 
 
 async def test_a_resync_comes_before_the_figures(monkeypatch: pytest.MonkeyPatch) -> None:

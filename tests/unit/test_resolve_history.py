@@ -19,12 +19,7 @@ from listener.application.use_cases.resolve_block import (
 from listener.domain.entities import Candle, Trade
 from listener.domain.facts import BlockFacts
 from listener.domain.value_objects import Address, MarketId
-from listener.infrastructure.bundling import bundle
-from listener.infrastructure.redis.codec import CandleTexts
-from listener.infrastructure.redis.commands import commands, encode_trades, rows
-from listener.infrastructure.redis.keys import Keys
 from tests.fakes.build import (
-    CHAIN_ID,
     ETHER,
     FACTORY,
     MONDAY_MS,
@@ -55,13 +50,6 @@ NOBODY = 1 << 256
 """More than columns hold: such a trade comes among the facts."""
 
 
-MARKETS = {
-    market_id: MarketState.new(market(number), len(RULES.intervals))
-    for number, market_id in enumerate((token(0), token(1)))
-}
-KEYS = Keys(CHAIN_ID)
-
-
 def state_of() -> StreamState:
     """A stream with two markets, one of which has two emitters."""
     return stream(block(0), sources=dict(KNOWN))
@@ -83,7 +71,11 @@ def processed(resolved: Resolved, before: ChangeSet | None = None) -> ChangeSet:
     state, markets = state_of(), before.states if before else {}
     if before:
         state.apply(before)
-    return process_blocks(state, MARKETS | markets, resolved, RULES, live=False, undoable=False)
+    markets = {
+        market_id: MarketState.new(market(number), len(RULES.intervals))
+        for number, market_id in enumerate((token(0), token(1)))
+    } | markets
+    return process_blocks(state, markets, resolved, RULES, live=False, undoable=False)
 
 
 def candles_of(changes: ChangeSet) -> dict[tuple[str, str, int], Candle | None]:
@@ -167,45 +159,6 @@ def test_bulk_is_what_single_trades_are(
         assert (bulk.rejected, bulk.counted) == (single.rejected, single.counted)
         assert (bulk.trades_kept, sorted(bulk.trims)) == (single.trades_kept, sorted(single.trims))
         assert newest_of(bulk) == newest_of(single)
-
-
-@given(chains, st.integers(1, 3))
-def test_blocks_that_can_be_undone_are_the_same_in_bulk(chain: list[list[Maker]], pause: int) -> None:
-    """Block after block: what is written, told, and kept for the day that it has to be undone."""
-    state, states = state_of(), [MARKETS, MARKETS]
-    texts = CandleTexts(), CandleTexts()
-    for number, makers in enumerate(chain, start=1):
-        time = MONDAY_MS + 30_000 * number * pause
-        facts = BlockFacts(
-            block(number, time=time),
-            tuple(make(index, f"block {number}") for index, make in enumerate(makers)),
-        )
-        done: list[ChangeSet] = []
-        for way, run in enumerate((History([facts]), bundle(facts, least=1))):
-            resolved = resolve_history(state, run, TOKENS, RULES)
-            done.append(process_blocks(state, states[way], resolved, RULES, live=True, undoable=True))
-            states[way] = states[way] | done[way].states
-        single, bulk = done
-        assert list(bulk.trades) == list(single.trades)
-        assert bulk.undo is not None
-        assert single.undo is not None
-        assert [one._replace(candles=tuple(one.candles)) for one in bulk.undo.markets] == list(
-            single.undo.markets
-        )
-        events, expected = (list(changes.events(RULES)) for changes in (bulk, single))
-        assert len(events) == len(expected)
-        assert all(event in expected for event in events)
-        told = [encode_trades(changes) for changes in done]
-        assert told[1].in_order == told[0].in_order
-        assert sorted(rows(bulk, RULES, told[1])) == sorted(rows(single, RULES, told[0]))
-        written = [
-            commands(changes, KEYS, text, lines)
-            for changes, text, lines in zip(done, texts, told, strict=True)
-        ]
-        assert written[1].commands == written[0].commands
-        for part in ("lists", "series", "figures"):
-            assert sorted(getattr(written[1], part)) == sorted(getattr(written[0], part))
-        state.apply(single)
 
 
 def resolved_of(*blocks: Sequence[Maker]) -> Resolved:

@@ -14,7 +14,7 @@ from listener.domain.value_objects import DAY_MS, MINUTE_MS, ONE_MINUTE, MarketI
 from listener.infrastructure.redis import codec
 from listener.infrastructure.redis.client import Command
 from listener.infrastructure.redis.codec import FIGURES, CandleTexts, encode_candle, stats_fields
-from listener.infrastructure.redis.commands import WORDS, Writes, commands, encode_trades, rows
+from listener.infrastructure.redis.commands import WORDS, Writes, commands, encode_told, rows
 from listener.infrastructure.redis.keys import Keys
 from tests.fakes.build import CHAIN_ID, MONDAY_MS, block, created, head, market, rules, swap, token, trade
 from tests.fakes.chain import LocalChain
@@ -40,7 +40,7 @@ def changed(**changes: Any) -> ChangeSet:
 
 def written(changes: ChangeSet) -> Writes:
     """What its commit writes."""
-    return commands(changes, KEYS, CandleTexts(), encode_trades(changes))
+    return commands(changes, KEYS, CandleTexts(), encode_told(changes))
 
 
 def minute(number: int) -> Candle:
@@ -101,12 +101,12 @@ def test_trades_that_would_be_cut_off_are_not_sent() -> None:
 def test_a_trade_is_encoded_once() -> None:
     """Its row and its place in the list are the same bytes."""
     changes = changed(live=True, trades=[trade()], trades_kept={token(0): 3})
-    told = encode_trades(changes)
+    told = encode_told(changes)
     ((event, data),) = rows(changes, BY, told)
     ((_, _, _, item),) = commands(changes, KEYS, CandleTexts(), told).lists
     assert (event, data) == ("trade_update", item)
     assert data is item
-    assert encode_trades(replace(changes, live=False)).in_order == []
+    assert encode_told(replace(changes, live=False)) == {}
 
 
 def test_figures_have_their_names() -> None:
@@ -170,7 +170,7 @@ async def test_a_before_image_is_what_the_last_commit_wrote(monkeypatch: pytest.
     for makers in ((created(0), swap(0)), (swap(0),)):
         writer.chain.mine(*makers, after_ms=1_000)
         changes = await writer.changes(writer.chain.blocks[-1:])
-        commits.append(commands(changes, KEYS, texts, encode_trades(changes)))
+        commits.append(commands(changes, KEYS, texts))
         await writer.commit(changes)
     (text,) = (text for key, _, _, _, text in commits[0].series if key == MINUTES)
     first, second = (

@@ -22,7 +22,7 @@ from listener.application.errors import (
     StoreUnavailable,
     Superseded,
 )
-from listener.application.history import Bundle, History, unbundled
+from listener.application.history import History
 from listener.application.interfaces import (
     ChainSource,
     Clock,
@@ -51,6 +51,7 @@ from listener.application.use_cases.process_block import closed_by, process_bloc
 from listener.application.use_cases.refresh_stats import refresh
 from listener.application.use_cases.resolve_block import (
     Resolved,
+    resolve_blocks,
     resolve_history,
     tokens_to_read,
 )
@@ -102,7 +103,6 @@ class Follower:
         signal: notified of each commit.
         audit_wanted: notified while history waits for the audit.
         lease: without it the stream is not taken over; None: nobody else wants it.
-        bundle: how a block's trades come to be folded in bulk.
     """
 
     def __init__(
@@ -122,7 +122,6 @@ class Follower:
         fingerprint: Mapping[str, str],
         tell_backend: bool,
         lease: Lease | None = None,
-        bundle: Bundle = unbundled,
     ) -> None:
         self._chain = chain
         self._hints = hints
@@ -134,7 +133,6 @@ class Follower:
         self._rules = rules
         self._limits = limits
         self._tell = tell_backend
-        self._bundle = bundle
         self._recovery = Recovery(
             chain=chain,
             store=store,
@@ -423,9 +421,8 @@ class Follower:
     async def _process(self, facts: BlockFacts) -> None:
         """Resolve, load, fold, commit one block that can be undone."""
         started = self._clock.monotonic()
-        run = self._bundle(facts)
-        tokens = await self._tokens(run.blocks)
-        resolved = resolve_history(self.state, run, tokens, self._rules)
+        tokens = await self._tokens([facts])
+        resolved = resolve_blocks(self.state, [facts], tokens, self._rules)
         markets = await self._touched(resolved)
         changes = process_blocks(self.state, markets, resolved, self._rules, live=self._tell, undoable=True)
         await self._commit_and_follow(changes, started)

@@ -4,11 +4,10 @@ Comes after `resolve_block`, which decides whose events count; in between, the m
 are loaded.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
 from itertools import chain, groupby
-from typing import NamedTuple, overload
+from typing import NamedTuple
 
 from listener.application.history import BulkFold, Emitter
 from listener.application.state import (
@@ -68,8 +67,7 @@ def process_blocks(
     changes.closed = closed_by(state, block.timestamp, rules)
     final = state.final_timestamp if undoable else block.timestamp
     undo: list[MarketUndo] = []
-    most = resolved.bulk_size() if undoable else rules.trades_kept
-    folds = _fold_bulk(resolved, markets, rules, changes, most)
+    folds = _fold_bulk(resolved, markets, rules, changes)
     for market_id in sorted(resolved.touched()):
         created = resolved.created.get(market_id)
         before = MarketState.new(created, len(rules.intervals)) if created else markets[market_id]
@@ -106,12 +104,11 @@ def process_blocks(
                     told.number,
                     before.last_price,
                     elapsed.changed,
-                    told.before or tuple((c.interval.name, c.open_time, c.before) for c in told.candles),
+                    tuple((c.interval.name, c.open_time, c.before) for c in told.candles),
                 )
             )
     if undoable:
-        in_order = InOrder(changes.newest.values())
-        changes.trades = in_order if folds else list(in_order)
+        changes.trades = sorted(chain.from_iterable(changes.newest.values()), key=lambda trade: trade.id)
         changes.undo = BlockUndo(block, state.head.as_of, tuple(undo), resolved.digest)
         changes.undo_dropped = state.no_longer_undoable(block, rules)
     else:
@@ -128,7 +125,6 @@ class _Told(NamedTuple):
         newest: those that may be kept.
         candles: those that are not folded in bulk.
         outgrown: see `outgrown`.
-        before: see `MarketUndo`, of those that are folded in bulk.
     """
 
     number: int
@@ -136,41 +132,10 @@ class _Told(NamedTuple):
     newest: Sequence[Trade] = ()
     candles: Sequence[CandleChange] = ()
     outgrown: Sequence[Interval] = ()
-    before: Sequence[tuple[str, Timestamp, Candle | None]] = ()
-
-
-class InOrder(Sequence[Trade]):
-    """Trades of several markets in their order; they are made when somebody looks at them."""
-
-    def __init__(self, parts: Iterable[Sequence[Trade]]) -> None:
-        self._parts = tuple(parts)
-
-    @cached_property
-    def _all(self) -> list[Trade]:
-        return sorted(chain.from_iterable(self._parts), key=lambda trade: trade.id)
-
-    def __len__(self) -> int:
-        return sum(map(len, self._parts))
-
-    @overload
-    def __getitem__(self, index: int) -> Trade: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Trade]: ...
-
-    def __getitem__(self, index: int | slice) -> Trade | Sequence[Trade]:
-        return self._all[index]
-
-    def __iter__(self) -> Iterator[Trade]:
-        return iter(self._all)
 
 
 def _fold_bulk(
-    resolved: Resolved,
-    markets: Mapping[MarketId, MarketState],
-    rules: Rules,
-    changes: ChangeSet,
-    most: int,
+    resolved: Resolved, markets: Mapping[MarketId, MarketState], rules: Rules, changes: ChangeSet
 ) -> dict[MarketId, BulkFold]:
     """What the trades in bulk come to. Counts those without a price; what is left joins the others."""
     if resolved.trades is None or not resolved.bulk:
@@ -179,7 +144,7 @@ def _fold_bulk(
     count = len(rules.intervals)
     new = {market.id: MarketState.new(market, count) for market in resolved.created.values()}
     states = {emitter: new.get(market_id) or markets[market_id] for emitter, market_id in whose.items()}
-    folds = resolved.trades.fold(states, rules, most)
+    folds = resolved.trades.fold(states, rules)
     changes.more_candles = folds.candles
     if zeros := sum(fold.zero_amounts for fold in folds.markets.values()):
         resolved.rejected[ZERO_AMOUNT] += zeros
@@ -207,7 +172,7 @@ def _told(
             return _Told(0, before)
         day = elapsed.extend(fold.minutes, as_of)
         after = MarketState(market, fold.live, day, fold.last_price)
-        return _Told(fold.trades, after, fold.newest, (), fold.outgrown, fold.before)
+        return _Told(fold.trades, after, fold.newest, (), fold.outgrown)
     trades = [_trade(market.id, market.price_exponent, ref, swap, rules) for ref, swap in swaps]
     if not trades:
         return _Told(0, before)

@@ -36,10 +36,6 @@ class Resolved:
     trades: TradeBatch | None = None
     bulk: dict[MarketId, Emitter] = field(default_factory=dict)
 
-    def bulk_size(self) -> int:
-        """How many trades come in bulk."""
-        return len(self.trades) if self.trades is not None else 0
-
     def touched(self) -> set[MarketId]:
         """Markets whose state is needed to go on."""
         return {*self.created, *self.swaps, *self.graduated, *self.bulk}

@@ -21,7 +21,7 @@ def encode_folded(candles: FoldedCandles) -> list[list[bytes]]:
     rows = np.concatenate([series.rows for series in candles.series])
     market = np.concatenate([series.market for series in candles.series])
     lines: list[bytes] = [b""] * len(rows)
-    for decimals, places in _alike([state.market for state in candles.states], market):
+    for decimals, places in _alike(candles.markets, market):
         for at in range(0, len(places), ROWS_AT_ONCE):
             some = places[at : at + ROWS_AT_ONCE]
             for place, line in zip(some.tolist(), _lines(rows[some], *decimals), strict=True):

@@ -1,6 +1,6 @@
 """Between entities and what Redis stores. Amounts become decimal strings here and nowhere else."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final
@@ -15,15 +15,12 @@ from listener.domain.value_objects import (
     Address,
     BlockRef,
     MarketId,
-    Timestamp,
     TradeId,
     format_decimal,
     format_units,
     parse_units,
     ratio,
 )
-from listener.infrastructure.candle_columns import TIME
-from listener.infrastructure.candle_fold import Before, FoldedCandles
 
 Fields = dict[str, str | int]
 
@@ -251,7 +248,6 @@ class CandleTexts:
 
     def __init__(self) -> None:
         self._known: dict[MarketId, dict[str, tuple[Candle, bytes]]] = {}
-        self._folded: dict[MarketId, tuple[Sequence[Candle | None], list[bytes]]] = {}
 
     def encode(self, candle: Candle, market: Market, interval: str) -> bytes:
         """`encode_candle`, for one that may have been encoded before or will be asked for again."""
@@ -266,37 +262,6 @@ class CandleTexts:
         encoded = encode_candle(candle, market)
         series[interval] = (candle, encoded)
         return encoded
-
-    def remember(
-        self,
-        candles: FoldedCandles,
-        live: Sequence[Sequence[Candle | None]],
-        lines: Sequence[Sequence[bytes]],
-    ) -> None:
-        """How the newest candles of markets were encoded, those of one block.
-
-        Args:
-            candles: one of each market and interval.
-            live: the same, as they are kept.
-            lines: their texts, by interval.
-        """
-        for state, kept, texts in zip(candles.states, live, zip(*lines, strict=True), strict=True):
-            self._folded.pop(state.market.id, None)
-            if len(self._folded) >= MARKETS_REMEMBERED:
-                del self._folded[next(iter(self._folded))]
-            self._folded[state.market.id] = kept, list(texts)
-
-    def before(self, before: Before) -> list[tuple[str, Timestamp, bytes | None]]:
-        """Interval, open time and text of each candle as it was before one block; None: it was not."""
-        series, state = before.candles.series, before.candles.states[before.place]
-        kept, texts = self._folded.get(state.market.id, (None, []))
-        if kept is not state.live:
-            candles = [candle for _, _, candle in before]
-            texts = [encode_candle(candle, state.market) if candle else b"" for candle in candles]
-        return [
-            (interval.name, int(rows[before.place, TIME]), text if replaces[before.place] else None)
-            for (interval, rows, _, replaces), text in zip(series, texts, strict=True)
-        ]
 
 
 def encode_undo(undo: BlockUndo, markets: Mapping[MarketId, Market], texts: CandleTexts) -> bytes:
@@ -322,22 +287,10 @@ def _undo_fields(undo: MarketUndo, market: Market, texts: CandleTexts) -> dict[s
         "last": None if undo.last_price is None else _price(undo.last_price),
         "changed": undo.changed,
         "candles": [
-            (interval, open_time, None if before is None else Raw(before))
-            for interval, open_time, before in _before(undo, market, texts)
+            (interval, open_time, None if before is None else Raw(texts.encode(before, market, interval)))
+            for interval, open_time, before in undo.candles
         ],
     }
-
-
-def _before(
-    undo: MarketUndo, market: Market, texts: CandleTexts
-) -> Iterable[tuple[str, Timestamp, bytes | None]]:
-    """A market's candles as they were, encoded."""
-    if isinstance(undo.candles, Before):
-        return texts.before(undo.candles)
-    return (
-        (interval, open_time, None if before is None else texts.encode(before, market, interval))
-        for interval, open_time, before in undo.candles
-    )
 
 
 class _WrittenMarket(msgspec.Struct):

@@ -3,14 +3,16 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, pairwise
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 import orjson
 
-from listener.application.state import ChangeSet, Head, Rules
-from listener.domain.entities import Market, Trade
+from listener.application.state import CandleBatch, ChangeSet, Head, Rules
+from listener.domain.entities import Market
 from listener.domain.events import (
+    CandlesClosed,
+    CandleUpdated,
     DomainEvent,
     HistoryLoaded,
     MarketCreated,
@@ -18,6 +20,8 @@ from listener.domain.events import (
     MarketRemoved,
     MarketRestored,
     ReorgDetected,
+    StatsUpdated,
+    TradeProcessed,
 )
 from listener.domain.value_objects import MarketId, TradeId
 from listener.infrastructure.candle_columns import TIME
@@ -45,6 +49,7 @@ CANDLES_PER_ROW = 50
 """A row that refers to more candles would make messages that cannot be split."""
 WORDS: Final = 2_000
 """Most words of a command that could have any number: a script can pass on some 8,000."""
+NOTHING: Final[Mapping[TradeId, bytes]] = {}
 
 
 class Writes:
@@ -79,46 +84,23 @@ class Writes:
         return words
 
 
-class TradeTexts(NamedTuple):
-    """Trades of a change set, encoded once: for their lists and for their rows.
-
-    Attributes:
-        kept: of each market, oldest first.
-        in_order: all of them, if they are told to the backend one by one.
-    """
-
-    kept: Mapping[MarketId, Sequence[bytes]]
-    in_order: Sequence[bytes]
+def encode_told(changes: ChangeSet) -> dict[TradeId, bytes]:
+    """Trades that are told to the backend one by one, encoded: for their rows and for their lists."""
+    if not changes.live:
+        return {}
+    return {trade.id: encode_trade(trade, changes.market(trade.market)) for trade in changes.trades}
 
 
-def encode_trades(changes: ChangeSet) -> TradeTexts:
-    """Encode trades; those that would be cut off their list at once only if they are told."""
-    bulk = {market_id: trades for market_id, trades in changes.newest.items() if isinstance(trades, Newest)}
-    texts: dict[MarketId, Sequence[bytes]] = dict(zip(bulk, encode_newest(list(bulk.values())), strict=True))
-    for market_id, trades in changes.newest.items():
-        if market_id not in bulk:
-            some = trades if changes.live else trades[-changes.trades_kept[market_id] :]
-            texts[market_id] = [encode_trade(trade, changes.market(market_id)) for trade in some]
-    in_order: list[bytes] = []
-    if changes.live:
-        places = [place for trades in changes.newest.values() for place in _places(trades)]
-        every = chain.from_iterable(texts[market_id] for market_id in changes.newest)
-        in_order = [text for _, text in sorted(zip(places, every, strict=True))]
-    return TradeTexts(texts, in_order)
-
-
-def _places(trades: Sequence[Trade]) -> list[TradeId]:
-    return trades.places() if isinstance(trades, Newest) else [trade.id for trade in trades]
-
-
-def commands(changes: ChangeSet, keys: Keys, texts: CandleTexts, told: TradeTexts) -> Writes:
+def commands(
+    changes: ChangeSet, keys: Keys, texts: CandleTexts, told: Mapping[TradeId, bytes] = NOTHING
+) -> Writes:
     """What the commit writes.
 
     Args:
         changes: the change set.
         keys: names of the keys.
         texts: remembers candles from one commit to the next.
-        told: what `encode_trades` gave.
+        told: what `encode_told` gave.
     """
     written = Writes()
     written.commands += _undo(changes, keys, texts)  # first: with newer candles, `texts` forgets these
@@ -145,11 +127,16 @@ def _head(head: Head, keys: Keys) -> Command:
     return ("HSET", keys.head, *_flat(fields))
 
 
-def _write_trades(changes: ChangeSet, keys: Keys, told: TradeTexts, written: Writes) -> None:
-    """The newest trades of each market."""
-    for market_id, texts in told.kept.items():
+def _write_trades(changes: ChangeSet, keys: Keys, told: Mapping[TradeId, bytes], written: Writes) -> None:
+    """The newest trades of each market; those that would be cut off at once are not encoded."""
+    bulk = {market_id: trades for market_id, trades in changes.newest.items() if isinstance(trades, Newest)}
+    encoded = dict(zip(bulk, encode_newest(list(bulk.values())), strict=True))
+    for market_id, trades in changes.newest.items():
         key, kept = keys.trades(market_id), changes.trades_kept[market_id]
-        written.lists += ((key, kept, len(part), *part) for part in _parts(texts[-kept:]))
+        texts = encoded.get(market_id) or [
+            told.get(trade.id) or encode_trade(trade, changes.market(market_id)) for trade in trades[-kept:]
+        ]
+        written.lists += ((key, kept, len(part), *part) for part in _parts(texts))
     for market_id, count in changes.dropped_trades.items():
         if count:
             written.commands.append(("LTRIM", keys.trades(market_id), count, -1))
@@ -170,29 +157,20 @@ def _write_candles(changes: ChangeSet, keys: Keys, texts: CandleTexts, written: 
         text = texts.encode(after, market, interval.name) if undoable else encode_candle(after, market)
         replaces = before is not None or changes.reorg is not None
         written.series.append((key, int(replaces), 2, open_time, text))
-    if candles := _folded(changes):
-        lines = encode_folded(candles)
-        if undoable:
-            texts.remember(candles, [changes.states[one.market.id].live for one in candles.states], lines)
-        written.series += _series(candles, lines, keys)
+    for candles in (changes.more_candles,) if changes.more_candles else ():
+        written.series += _series(candles, keys)
     for market_id, interval, oldest in dict.fromkeys(changes.trims):
         if oldest > interval.open_time(changes.market(market_id).created_at):
             key = keys.candles(market_id, interval.name)
             written.commands.append(("ZREMRANGEBYSCORE", key, "-inf", f"({oldest}"))
 
 
-def _folded(changes: ChangeSet) -> FoldedCandles | None:
-    """Candles that are folded in bulk."""
-    candles = changes.more_candles
-    if candles is not None and not isinstance(candles, FoldedCandles):
-        raise TypeError(f"no way to write {type(candles).__name__}")
-    return candles
-
-
-def _series(candles: FoldedCandles, lines: Sequence[Sequence[bytes]], keys: Keys) -> Iterable[Command]:
+def _series(candles: CandleBatch, keys: Keys) -> Iterable[Command]:
     """Candles of many markets, each series' together."""
-    prefixes = [keys.candles(state.market.id, "") for state in candles.states]
-    for (interval, rows, market, replaces), texts in zip(candles.series, lines, strict=True):
+    if not isinstance(candles, FoldedCandles):
+        raise TypeError(f"no way to write {type(candles).__name__}")
+    prefixes = [keys.candles(market.id, "") for market in candles.markets]
+    for (interval, rows, market, replaces), texts in zip(candles.series, encode_folded(candles), strict=True):
         starts = np.flatnonzero(np.r_[True, market[1:] != market[:-1]])
         words: list[Word] = [b""] * (2 * len(texts))
         words[::2], words[1::2] = rows[:, TIME].tolist(), texts
@@ -252,52 +230,41 @@ def _parts(words: Sequence[Word]) -> Iterable[Sequence[Word]]:
     return (words[start : start + WORDS] for start in range(0, len(words), WORDS))
 
 
-def rows(changes: ChangeSet, rules: Rules, told: TradeTexts) -> list[RowData]:
-    """Outbox rows of what `ChangeSet.events` tells. Candles and statistics are references, read when sent.
+def rows(changes: ChangeSet, rules: Rules, told: Mapping[TradeId, bytes] = NOTHING) -> list[RowData]:
+    """Outbox rows of a change set. Candles and statistics are references, read when they are sent.
 
     Args:
         changes: the change set.
         rules: the settings that matter.
-        told: what `encode_trades` gave.
+        told: what `encode_told` gave.
     """
     encoded: list[RowData] = []
-    for event in changes.announced():
-        encoded.append(_row(event))
+    touched: defaultdict[MarketId, list[tuple[str, int]]] = defaultdict(list)
+    late: list[RowData] = []
+    for event in changes.events(rules):
+        if isinstance(event, CandleUpdated):
+            touched[event.market].append((event.interval.name, event.open_time))
+        elif isinstance(event, StatsUpdated):
+            late.append(("market_data", event.market.encode()))
+        elif isinstance(event, CandlesClosed):
+            late.append(("candles_closed", orjson.dumps({"i": event.interval.name, "T": event.up_to})))
+        elif isinstance(event, TradeProcessed) and event.trade.id in told:
+            encoded.append(("trade_update", told[event.trade.id]))
+        else:
+            encoded.append(_row(event))
         if isinstance(event, ReorgDetected) and max(len(event.orphaned), len(event.markets)) > LISTED:
             encoded.append(_row(HistoryLoaded("a reorg too large to be listed")))
-    if not changes.live:
-        return encoded
-    encoded += (("trade_update", text) for text in told.in_order)
-    encoded += map(_row, changes.concluded())
-    for market_id, mentions in _mentions(changes, rules).items():
+    for market_id, mentions in touched.items():
         for start in range(0, len(mentions), CANDLES_PER_ROW):
             part = mentions[start : start + CANDLES_PER_ROW]
             encoded.append(("chart_data", orjson.dumps({"s": market_id, "c": part})))
-    encoded += (("market_data", market_id.encode()) for market_id in changes.stats)
-    for interval in rules.intervals:
-        if interval.name in changes.closed and interval.name in rules.published:
-            closed = {"i": interval.name, "T": changes.closed[interval.name]}
-            encoded.append(("candles_closed", orjson.dumps(closed)))
-    return encoded
-
-
-def _mentions(changes: ChangeSet, rules: Rules) -> Mapping[MarketId, list[tuple[str, int]]]:
-    """Published candles that change, by market: interval and open time."""
-    touched: defaultdict[MarketId, list[tuple[str, int]]] = defaultdict(list)
-    for change in changes.candles:
-        if change.interval.name in rules.published:
-            touched[change.market].append((change.interval.name, change.open_time))
-    if candles := _folded(changes):
-        ids = [state.market.id for state in candles.states]
-        for interval, candle_rows, market, _ in candles.series:
-            if interval.name in rules.published:
-                for place, time in zip(market.tolist(), candle_rows[:, TIME].tolist(), strict=True):
-                    touched[ids[place]].append((interval.name, time))
-    return touched
+    return encoded + late
 
 
 def _row(event: DomainEvent) -> RowData:
     match event:
+        case TradeProcessed(trade, market):
+            return "trade_update", encode_trade(trade, market)
         case MarketCreated(market):
             return "market_created", orjson.dumps(market_item(market))
         case MarketGraduated(market) | MarketRestored(market):

@@ -22,7 +22,7 @@ from listener.infrastructure.redis.codec import (
     decode_written,
     encode_undo,
 )
-from listener.infrastructure.redis.commands import RowData, Writes, commands, encode_trades, rows
+from listener.infrastructure.redis.commands import RowData, Writes, commands, encode_told, rows
 from listener.infrastructure.redis.keys import REMOVING, SCHEMA, Keys
 from listener.infrastructure.redis.outbox import OutboxBounds, OutboxSize
 
@@ -171,7 +171,7 @@ class RedisStore:
 
     async def commit(self, changes: ChangeSet) -> Head:
         """See `MarketStore.commit`."""
-        told = encode_trades(changes)
+        told = encode_told(changes)
         new_rows = rows(changes, self._rules, told)
         written = commands(changes, self._keys, self._texts, told)
         head = changes.head
