@@ -23,7 +23,7 @@ from listener.infrastructure.columns import (
 from listener.infrastructure.decimal_texts import quotients, repeated, texts_of, units
 from listener.infrastructure.exact import Bytes, Flags, Halves, Integers
 
-ROWS_AT_ONCE: Final = 2_048
+ROWS_AT_ONCE: Final = 4_096
 """Trades whose bytes fit into a processor's cache."""
 
 
