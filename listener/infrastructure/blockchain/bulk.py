@@ -74,7 +74,7 @@ class Reading(NamedTuple):
     others: Sequence[Log]
 
 
-def read(reply: bytes, layouts: Mapping[str, TradeLayout]) -> Reading:
+def read(reply: bytes | memoryview, layouts: Mapping[str, TradeLayout]) -> Reading:
     """Read a list of logs.
 
     Raises:
@@ -92,7 +92,7 @@ def read(reply: bytes, layouts: Mapping[str, TradeLayout]) -> Reading:
     return Reading(_hashes((), everything), None, everything)
 
 
-def _starts(reply: bytes) -> Integers:
+def _starts(reply: bytes | memoryview) -> Integers:
     """Where each log begins, and where one behind the last would; nothing where that is not plain to see."""
     found = np.frombuffer(reply, np.uint8)
     starts = np.flatnonzero(found == _FIRST_BYTE)
@@ -107,14 +107,14 @@ def _starts(reply: bytes) -> Integers:
     return np.append(starts, len(reply))
 
 
-def _decoded(reply: bytes, starts: Integers, rows: Integers) -> list[Log]:
+def _decoded(reply: bytes | memoryview, starts: Integers, rows: Integers) -> list[Log]:
     try:
         return [_LOG.decode(reply[starts[row] : starts[row + 1] - 1]) for row in rows.tolist()]
     except UNREADABLE as error:
         raise NodeUnavailable(f"unreadable logs: {error}") from error
 
 
-def _all(reply: bytes) -> list[Log]:
+def _all(reply: bytes | memoryview) -> list[Log]:
     try:
         return _LOGS.decode(reply)
     except UNREADABLE as error:
@@ -130,7 +130,7 @@ class _Part(NamedTuple):
 
 
 def _parts(
-    reply: bytes, starts: Integers, layouts: Mapping[str, TradeLayout]
+    reply: bytes | memoryview, starts: Integers, layouts: Mapping[str, TradeLayout]
 ) -> tuple[list[_Part], Integers]:
     """What fits templates, and which logs fit none."""
     lengths = np.diff(starts)
@@ -141,7 +141,7 @@ def _parts(
         if not len(left):
             break
         first = left[0]
-        sample = reply[starts[first] : starts[first + 1] - 1]
+        sample = bytes(reply[starts[first] : starts[first + 1] - 1])
         template = _Template.of(sample, layouts)
         windows = sliding_window_view(np.frombuffer(reply, np.uint8), len(sample))
         alike = left[lengths[left] == lengths[first]]

@@ -211,7 +211,7 @@ class RpcChainSource:
         """
         if self._bloom == "strict" or self._second is not None:
             return History(await self._one_by_one(first, last))
-        reading = read(bytes(await self._range(self._rpc, first, last, Raw)), self._layouts)
+        reading = read(memoryview(await self._range(self._rpc, first, last, Raw)), self._layouts)
         by_block: dict[int, list[Log]] = {}
         for log in reading.others:
             by_block.setdefault(log.place()[0], []).append(log)
