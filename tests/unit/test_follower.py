@@ -1135,6 +1135,7 @@ async def test_a_flushed_redis_is_filled_again_by_the_next_term(audited: Audited
 async def test_a_store_that_lost_a_before_image_ends_the_term(audited: AuditedWorld) -> None:
     """What was committed is not there: nothing is written on top of that, now or in the next term."""
     await audited.redis.hdel(KEYS.undo, audited.follower.state.head.number)
+    audited.follower._undos.clear()
     audited.chain.fork(1)
     audited.chain.mine_empty(2)
     before = await audited.dump()

@@ -38,6 +38,7 @@ from listener.application.services.loading import Behind, Runs
 from listener.application.services.markets import Markets
 from listener.application.services.recovery import RESET_HINT, Recovery
 from listener.application.services.tip_watch import TipWatch
+from listener.application.services.undos import RecentUndos
 from listener.application.state import (
     MOST_UNDOABLE,
     ChangeSet,
@@ -148,6 +149,7 @@ class Follower:
         self._state: StreamState | None = None
         self._markets = Markets(store, limits.cached_markets, lambda: self.state.head, self._settle)
         self._corrections = Corrections()
+        self._undos = RecentUndos()
         self._runs = Runs(limits.commit_trades)
         self._written = Behind()
         self._trades = 0
@@ -218,6 +220,7 @@ class Follower:
         self._state = None
         self._markets.clear()
         self._corrections.clear()
+        self._undos.clear()
         self._passed_minute = -1
         self._finalized_at = None
         self._waits_for_audit = None
@@ -455,8 +458,10 @@ class Follower:
     async def _undo(self, ancestor: BlockRef) -> None:
         """Undo the blocks above `ancestor`."""
         started = self._clock.monotonic()
-        undos = await self._store.load_undos(ancestor.number)
         orphaned = [block for block in reversed(self.state.recent()) if block.number > ancestor.number]
+        undos = self._undos.of(orphaned)
+        if undos is None:
+            undos = await self._store.load_undos(ancestor.number)
         if [undo.block for undo in undos] != orphaned:
             raise Superseded(f"before-images above block {ancestor.number} are not those of our blocks")
         affected = {undo.market for block in undos for undo in block.markets}
@@ -566,6 +571,7 @@ class Follower:
             self._observer.audit_missed(missed[0], missed[-1])
         self.state.apply(changes)
         self._markets.follow(changes)
+        self._undos.follow(changes)
 
     def _tell_committed(self, changes: ChangeSet, started: float) -> None:
         self._signal.notify()
