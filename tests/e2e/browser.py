@@ -156,7 +156,7 @@ class ChartPage:
           const wide = document.scrollingElement.scrollWidth > width ? ['the document'] : []
           for (const element of document.querySelectorAll('body *')) {
             const { right, left, width: own } = element.getBoundingClientRect()
-            const scrolls = element.closest('.chips, #chart')
+            const scrolls = element.closest('.chips, #launch-list, #chart')
             if (own > 0 && !scrolls && (right > width + 1 || left < -1)) {
               wide.push(`${element.tagName}#${element.id}.${element.className} ends at ${right}`)
             }

@@ -157,7 +157,10 @@ class Market:
         stats, row = self.stats(place), tab.row(place.id)
         if row.count() != 1:
             return [f"{place.id} is {row.count()} times in the list"]
-        volume, trades = (row.locator(".about").text_content() or "").removeprefix("Vol ").split(" · ")
+        about = row.locator(".about").text_content() or ""
+        if " · " not in about:
+            return [f"{place.id} has {about!r} in the list"]
+        volume, trades = about.removeprefix("Vol ").split(" · ")
         found = [
             *differences_of(
                 "price in list", stats["lastPrice"], row.locator(".price").get_attribute("title")
@@ -165,7 +168,7 @@ class Market:
             *differences_of(
                 "change in list", percent(stats["priceChangePercent"]), row.locator(".change").text_content()
             ),
-            *differences_of("trades in list", f"{stats['count']} trades", trades),
+            *differences_of("trades in list", counted(stats["count"]), trades),
         ]
         if shown(volume) != pytest.approx(float(stats["quoteVolume"]), rel=0.01):
             found.append(f"volume in list: expected {stats['quoteVolume']}, the page has {volume}")
@@ -189,6 +192,11 @@ def address(market: Market) -> str:
     """Where the page is."""
     assert market.system.backend is not None
     return market.system.backend.found
+
+
+def counted(trades: str) -> str:
+    """A number of trades as the page writes it."""
+    return f"{trades} trade" if trades == "1" else f"{trades} trades"
 
 
 def percent(text: str) -> str:

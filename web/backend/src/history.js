@@ -9,6 +9,7 @@ import { createClient } from 'redis'
 /**
  * @typedef {import('./consumer.js').Candle} Candle
  * @typedef {import('./consumer.js').Trade} Trade
+ * @typedef {import('./consumer.js').Position} Position
  * @typedef {import('./state.js').MarketView} MarketView
  * @typedef {{s: string, stats: Record<string, any> | null} & Record<string, any>} MarketRow
  * @typedef {'newest' | 'volume' | 'trades' | 'gainers' | 'losers'} MarketSort
@@ -71,7 +72,7 @@ const RANK = {
 export class History {
   #redis
   #keys
-  /** @type {{at: number, rows: Promise<MarketRow[]>} | null} */
+  /** @type {{at: number, mark: Position, rows: Promise<MarketRow[]>} | null} */
   #index = null
 
   /**
@@ -170,25 +171,29 @@ export class History {
 
   /**
    * A page of markets. Newest first reads exactly its page; every other order,
-   * and search, looks at the newest `scanMax` markets.
-   * @param {{sort: MarketSort, offset: number, limit: number, search?: string}} query
+   * and search, looks at the newest `scanMax` markets as they were up to
+   * `indexTtlMs` ago. The answer holds all changes up to its `epoch` and `seq`.
+   * @param {{sort: MarketSort, offset: number, limit: number, search?: string, position: () => Position}} query
+   *   `position` is what has arrived from the listener so far.
    */
-  async markets({ sort, offset, limit, search = '' }) {
+  async markets({ sort, offset, limit, search = '', position }) {
     const count = Math.min(limit, LIMITS.pageMax)
+    const { epoch, seq } = position() // before the read: the answer is at least this new
     if (sort === 'newest' && !search) {
       const [ids, total] = await Promise.all([
         this.#redis.zRange(this.#keys.markets, offset, offset + count - 1, { REV: true }),
         this.#redis.zCard(this.#keys.markets),
       ])
-      return { total, items: await this.#rows(ids) }
+      return { total, epoch, seq, items: await this.#rows(ids) }
     }
     const needle = search.toLowerCase()
-    const found = (await this.#indexRows()).filter((row) =>
+    const { mark, rows } = this.#newIndex({ epoch, seq })
+    const found = (await rows).filter((row) =>
       [row.s, row.symbol, row.name, row.token, row.creator].some((text) => text?.toLowerCase().includes(needle)),
     )
     const rank = RANK[sort]
     found.sort((a, b) => rank(b) - rank(a) || RANK.newest(b) - RANK.newest(a))
-    return { total: found.length, items: found.slice(offset, offset + count) }
+    return { total: found.length, ...mark, items: found.slice(offset, offset + count) }
   }
 
   /** @param {string[]} ids @returns {Promise<MarketRow[]>} */
@@ -197,17 +202,17 @@ export class History {
     return rows.filter((row) => row !== null)
   }
 
-  /** One read serves everyone who asks within `indexTtlMs`. */
-  #indexRows() {
+  /** One read serves everyone who asks within `indexTtlMs`. @param {Position} mark  What has arrived so far. */
+  #newIndex(mark) {
     const now = Date.now()
     if (!this.#index || now - this.#index.at > LIMITS.indexTtlMs) {
       const rows = this.#redis
         .zRange(this.#keys.markets, 0, LIMITS.scanMax - 1, { REV: true })
         .then((ids) => this.#rows(ids))
       rows.catch(() => { this.#index = null })
-      this.#index = { at: now, rows }
+      this.#index = { at: now, mark, rows }
     }
-    return this.#index.rows
+    return this.#index
   }
 
   /**

@@ -89,9 +89,8 @@ export function createHttpApp({ config, history, position, health, debugState, o
     if (typeof q !== 'string' || q.length > SEARCH_MAX) throw new HttpError(400, `q has at most ${SEARCH_MAX} characters`)
     const offset = whole(req.query.offset, 'offset', { fallback: 0, min: 0, max: OFFSET_MAX })
     const limit = whole(req.query.limit, 'limit', { fallback: 50, max: LIMITS.pageMax })
-    const { epoch, seq } = position() // before the read: the answer is at least this new
-    const { total, items } = await history.markets({
-      sort: /** @type {import('./history.js').MarketSort} */ (sort), offset, limit, search: q.trim(),
+    const { total, epoch, seq, items } = await history.markets({
+      sort: /** @type {import('./history.js').MarketSort} */ (sort), offset, limit, search: q.trim(), position,
     })
     res.json({ total, offset, limit, sort, epoch, seq, items })
   })

@@ -68,6 +68,19 @@ test('the API serves what Redis holds', async (t) => {
   assert.equal((await getJson(url, '/debug/state')).body.stream, String(chain))
 })
 
+test('a list of markets says up to where it holds, even when it was read for someone else', async (t) => {
+  const { url, chain } = await startWithHistory(t)
+  const listener = await connectListener(t, url)
+  const envelopes = new Envelopes(chain)
+  /** @param {string} sort */
+  const seqOf = async (sort) => (await getJson(url, `/api/markets?sort=${sort}`)).body.seq
+  await send(listener, 'market_data', envelopes.next([{ s: MARKET, ...stats() }]))
+  assert.deepEqual([await seqOf('volume'), await seqOf('newest')], [1, 1])
+  await send(listener, 'market_data', envelopes.next([{ s: MARKET, ...stats() }]))
+  assert.deepEqual([await seqOf('volume'), await seqOf('newest')], [1, 2], 'the shared list is older')
+  await eventually('the shared list is read again', async () => (await seqOf('volume')) === 2)
+})
+
 test('the API refuses what makes no sense', async (t) => {
   const { url } = await startWithHistory(t)
   for (const [path, status] of /** @type {[string, number][]} */ ([

@@ -4,6 +4,8 @@
 import assert from 'node:assert/strict'
 import { EventEmitter } from 'node:events'
 import { test } from 'node:test'
+import { readAddress, writeAddress } from '../../chart/js/address.js'
+import { drawn, indexOf, powerFor, toBar, undrawn } from '../../chart/js/bars.js'
 import { createFeed } from '../../chart/js/feed.js'
 import { age, axisPrices, compact, percent, price, short } from '../../chart/js/format.js'
 
@@ -40,6 +42,42 @@ test('amounts, changes, ages and ids are short', () => {
   assert.deepEqual(['5.123', '-3', '0', '123456', undefined].map(percent), ['+5.12%', '-3.00%', '0.00%', '+123K%', '–'])
   assert.deepEqual([5_000, 130_000, 7_300_000, 2e8].map((ms) => age(0, ms)), ['5s', '2m', '2h', '2d'])
   assert.equal(short(`0x${'ab'.repeat(20)}`), '0xabab…abab')
+})
+
+test('the address carries market, interval and opens, and nothing in it can break the page', () => {
+  const id = 'a/b?c d'
+  for (const [interval, openMode] of /** @type {[string, 'exchange' | 'continuous'][]} */ ([['1m', 'exchange'], ['5m', 'continuous']])) {
+    const { market, interval: read, openMode: opens } = readAddress(writeAddress(id, interval, openMode))
+    assert.deepEqual([market, read, opens ?? 'exchange'], [id, interval, openMode])
+  }
+  assert.equal(writeAddress('m', '1m'), '#/market/m/1m')
+  assert.equal(writeAddress('m', '1m', 'continuous'), '#/market/m/1m?open=previous')
+  assert.deepEqual(readAddress('#/market/m/1m?open=first'), { market: 'm', interval: '1m', openMode: 'exchange' })
+  for (const hash of ['', '#', '#/', '#/nowhere/m', '#/market/', '#/market/%E0%A4%A', '#/market/%?open=constructor']) {
+    assert.deepEqual(readAddress(hash), { market: '', interval: '', openMode: null }, hash)
+  }
+})
+
+test('a continuous candle opens at the close before it and is widened by it', () => {
+  const row = { t: 60_000, o: '0.0000000015', h: '0.0000000016', l: '0.0000000014', c: '0.0000000015', v: '1' }
+  const power = powerFor(row.c)
+  assert.equal(power, 9)
+  assert.deepEqual(toBar(row, 'exchange', power), { time: 60, open: 1.5, high: 1.6, low: 1.4, close: 1.5 })
+  assert.deepEqual(toBar(row, 'continuous', power), toBar(row, 'exchange', power), 'a first candle has none before it')
+  for (const [pc, high, low] of /** @type {[string, number, number][]} */ ([
+    ['0.00000000155', 1.6, 1.4], ['0.000000002', 2, 1.4], ['0.000000001', 1.6, 1],
+  ])) {
+    const before = drawn(pc, power)
+    assert.deepEqual(toBar({ ...row, pc }, 'continuous', power), { time: 60, open: before, high, low, close: 1.5 })
+    assert.equal(toBar({ ...row, pc }, 'exchange', power).open, 1.5)
+  }
+  assert.equal(undrawn(1.5, power), 1.5e-9)
+})
+
+test('a candle is found by its time, or the place where it belongs', () => {
+  const rows = [60, 120, 240].map((t) => ({ t, o: '1', h: '1', l: '1', c: '1', v: '1' }))
+  assert.deepEqual([0, 60, 61, 120, 239, 240, 241].map((t) => indexOf(rows, t)), [0, 0, 1, 1, 2, 2, 3])
+  assert.equal(indexOf([], 5), 0)
 })
 
 /** A Socket.IO client whose subscriptions are answered by hand. */

@@ -1,35 +1,23 @@
 // @ts-check
-/**
- * The candle chart. It keeps candles exactly as received and turns them into
- * numbers only for drawing, moved by a power of ten: a price of 0.0000000015
- * is drawn as 1.5, which keeps the library away from the limits of floats.
- */
+/** The candle chart. It keeps candles exactly as received and turns them into numbers only for drawing. */
 
 import {
   CandlestickSeries, ColorType, CrosshairMode, HistogramSeries, PriceScaleMode, createChart,
 } from '/vendor/lightweight-charts.mjs'
-import { axisPrices, compact, dateTime, percent, price } from './format.js'
+import { drawn, indexOf, powerFor, toBar, undrawn } from './bars.js'
+import { axisPrices, compact, price } from './format.js'
+import { createCursor } from './cursor.js'
+import { createOlder } from './older.js'
+import { showLegend } from './legend.js'
 
 /**
- * @typedef {{t: number, o: string, h: string, l: string, c: string, pc?: string, v: string, q?: string, n?: number, deleted?: true}} Candle
- * @typedef {'exchange' | 'continuous'} OpenMode
+ * @typedef {import('./bars.js').Candle} Candle
+ * @typedef {import('./address.js').OpenMode} OpenMode
  */
 
-const BARS_MAX = 20_000
-const LEFT_EDGE_BARS = 20 // older candles are asked for this close to the left edge
 const INITIAL_BARS = 120
 const DRAWN_MIN = 0.01 // outside of this range the power of ten is chosen anew
 const DRAWN_MAX = 100_000
-
-/** @param {string | undefined} exact */
-const powerFor = (exact) => {
-  const size = Math.abs(Number(exact))
-  return size > 0 && Number.isFinite(size) ? -Math.floor(Math.log10(size)) : 0
-}
-/** Moves the decimal point without rounding twice. @param {string} exact @param {number} power */
-const drawn = (exact, power) => Number(`${exact}e${power}`)
-/** @param {number} value @param {number} power */
-const undrawn = (value, power) => Number(`${value.toPrecision(12)}`) * 10 ** -power
 
 /** @param {string} name */
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim()
@@ -38,20 +26,23 @@ const colour = (name) => getComputedStyle(document.documentElement).getPropertyV
  * @param {HTMLElement} element
  * @param {object} options
  * @param {HTMLElement} options.legend
+ * @param {HTMLElement} options.edge    Says what is left of the first candle.
+ * @param {HTMLElement} options.spoken  Reads out the candle under the keyboard's cursor.
+ * @param {number} options.page  Candles in one answer of `loadOlder`, and in a first snapshot.
  * @param {(oldest: number) => Promise<Candle[]>} options.loadOlder  Candles before a time, oldest first.
  */
-export function createPriceChart(element, { legend, loadOlder }) {
+export function createPriceChart(element, { legend, edge, spoken, page, loadOlder }) {
   /** @type {Candle[]} Oldest first. */
   let rows = []
   /** @type {OpenMode} */
   let openMode = 'exchange'
   let pricePower = 0
   let volumePower = 0
-  let hasOlder = true
-  let loading = false
-  let generation = 0
   let redrawQueued = false
-  let hovered = false
+  /** @type {number | null} Open time of the candle under a cursor. */
+  let hovered = null
+  let volumeColours = { up: '', down: '' }
+  let markColours = { up: '', down: '' }
 
   const chart = createChart(element, {
     autoSize: true,
@@ -70,6 +61,9 @@ export function createPriceChart(element, { legend, loadOlder }) {
   volume.priceScale().applyOptions({ scaleMargins: { top: 0.82, bottom: 0 } })
   const candles = chart.addSeries(CandlestickSeries, { borderVisible: false })
 
+  /** @param {Candle} row */
+  const bar = (row) => toBar(row, openMode, pricePower)
+
   /** Chooses how prices of this size are written and how finely the scale may step. */
   function applyPriceFormat() {
     candles.applyOptions({
@@ -85,6 +79,8 @@ export function createPriceChart(element, { legend, loadOlder }) {
 
   function applyTheme() {
     const [up, down, text, line, strong] = ['--up', '--down', '--muted', '--grid', '--chip'].map(colour)
+    volumeColours = { up: colour('--up-soft'), down: colour('--down-soft') }
+    markColours = { up: colour('--up-mark'), down: colour('--down-mark') }
     chart.applyOptions({
       layout: { background: { type: ColorType.Solid, color: 'transparent' }, textColor: text },
       grid: { vertLines: { color: line }, horzLines: { color: line } },
@@ -98,21 +94,9 @@ export function createPriceChart(element, { legend, loadOlder }) {
   }
 
   /** @param {Candle} row */
-  function toBar({ t, o, h, l, c, pc }) {
-    const time = /** @type {any} */ (t / 1000)
-    const bar = { time, open: drawn(o, pricePower), high: drawn(h, pricePower), low: drawn(l, pricePower), close: drawn(c, pricePower) }
-    if (openMode === 'continuous' && pc !== undefined) {
-      bar.open = drawn(pc, pricePower)
-      bar.high = Math.max(bar.high, bar.open)
-      bar.low = Math.min(bar.low, bar.open)
-    }
-    return bar
-  }
-
-  /** @param {Candle} row */
   function toVolume(row) {
-    const { time, open, close } = toBar(row)
-    return { time, value: drawn(row.q ?? row.v, volumePower), color: colour(close >= open ? '--up-soft' : '--down-soft') }
+    const { time, open, close } = bar(row)
+    return { time, value: drawn(row.q ?? row.v, volumePower), color: close >= open ? volumeColours.up : volumeColours.down }
   }
 
   function choosePowers() {
@@ -123,9 +107,17 @@ export function createPriceChart(element, { legend, loadOlder }) {
   }
 
   function redraw() {
-    candles.setData(rows.map(toBar))
-    volume.setData(rows.map(toVolume))
-    showLegend(rows.at(-1))
+    candles.setData(/** @type {any[]} */ (rows.map(bar)))
+    volume.setData(/** @type {any[]} */ (rows.map(toVolume)))
+    markLast()
+    describe()
+  }
+
+  /** Colours the label of the last price so that it can be read. */
+  function markLast() {
+    const row = rows.at(-1)
+    const last = row && bar(row)
+    candles.applyOptions({ priceLineColor: last ? markColours[last.close >= last.open ? 'up' : 'down'] : '' })
   }
 
   /** Several corrections of one message cost one redraw. */
@@ -138,79 +130,58 @@ export function createPriceChart(element, { legend, loadOlder }) {
     })
   }
 
-  /** @param {Candle | undefined} row */
-  function showLegend(row) {
+  /** Writes the figures of the candle under a cursor, or of the newest. */
+  function describe() {
+    const row = (hovered !== null && rows[indexOf(rows, hovered)]) || rows.at(-1)
     legend.hidden = !row
-    if (!row) return
-    const bar = toBar(row)
-    const change = bar.open ? ((bar.close - bar.open) / bar.open) * 100 : 0
-    const side = bar.close >= bar.open ? 'up' : 'down'
-    /** @param {number} value */
-    const text = (value) => price(undrawn(value, pricePower), 5)
-    const parts = [
-      ['O', text(bar.open)], ['H', text(bar.high)], ['L', text(bar.low)], ['C', text(bar.close)],
-      ['', percent(change)], ['Vol', compact(row.q ?? row.v)],
-    ]
-    legend.dataset.side = side
-    legend.title = dateTime(row.t)
-    legend.replaceChildren(...parts.map(([label, value]) => {
-      const part = document.createElement('span')
-      const figure = document.createElement('b')
-      figure.textContent = value
-      part.append(label ? `${label} ` : '', figure)
-      return part
-    }))
+    if (row) showLegend(legend, row, bar(row), pricePower)
   }
 
-  chart.subscribeCrosshairMove(({ time }) => {
-    hovered = time !== undefined
-    showLegend(hovered ? rows[indexOf(Number(time) * 1000)] : rows.at(-1))
+  const cursor = createCursor(chart, candles, {
+    rows: () => rows,
+    bar,
+    power: () => pricePower,
+    element: spoken,
+    onMove: (row) => {
+      hovered = row && row.t
+      describe()
+    },
   })
 
-  chart.timeScale().subscribeVisibleLogicalRangeChange(async (range) => {
-    if (!range || range.from > LEFT_EDGE_BARS || loading || !hasOlder || rows.length === 0 || rows.length >= BARS_MAX) return
-    loading = true
-    const mine = generation
-    try {
-      const oldest = rows[0].t
-      const older = (await loadOlder(oldest)).filter(({ t }) => t < oldest)
-      if (mine !== generation) return
-      hasOlder = older.length > 0
-      if (hasOlder) {
-        rows = [...older, ...rows]
-        redraw()
-      }
-    } catch {
-      // The next scroll asks again.
-    } finally {
-      loading = false
-    }
+  const older = createOlder(chart, {
+    element: edge,
+    page,
+    load: loadOlder,
+    rows: () => rows,
+    prepend(found) {
+      rows = [...found, ...rows]
+      redraw()
+    },
   })
 
-  /** Place of the candle that opens at a time, or of the first after it. @param {number} t */
-  function indexOf(t) {
-    let low = 0
-    let high = rows.length
-    while (low < high) {
-      const middle = (low + high) >> 1
-      if (rows[middle].t < t) low = middle + 1
-      else high = middle
-    }
-    return low
-  }
+  chart.subscribeCrosshairMove(({ time, sourceEvent }) => {
+    if (!sourceEvent) return // the keyboard's cursor, which says what it shows
+    hovered = time === undefined ? null : Number(time) * 1000
+    describe()
+  })
 
   applyPriceFormat()
   applyTheme()
 
   return {
     applyTheme,
+    cursor,
     get count() { return rows.length },
+    get first() { return rows[0] ?? null },
     get last() { return rows.at(-1) ?? null },
+    /** What is drawn. */
+    get drawn() { return candles.data().map((item) => ({ ...item })) },
+    get visible() { return chart.timeScale().getVisibleLogicalRange() },
 
     clear() {
-      generation += 1
       rows = []
-      hasOlder = true
+      older.restart(true)
+      cursor.hide()
       redraw()
     },
 
@@ -219,29 +190,30 @@ export function createPriceChart(element, { legend, loadOlder }) {
      * @param {boolean} keepOlder  Keep what was loaded before them.
      */
     show(fresh, keepOlder) {
-      generation += 1
       const first = rows.length === 0
       const overlaps = keepOlder && fresh.length > 0 && !first && rows[rows.length - 1].t >= fresh[0].t
-      rows = overlaps ? [...rows.slice(0, indexOf(fresh[0].t)), ...fresh] : fresh
-      if (!overlaps) hasOlder = true
+      rows = overlaps ? [...rows.slice(0, indexOf(rows, fresh[0].t)), ...fresh] : fresh
+      older.restart(overlaps ? older.more : fresh.length >= page)
       choosePowers()
       redraw()
-      if (!first) return
-      candles.priceScale().applyOptions({ autoScale: true })
-      const bars = Math.min(INITIAL_BARS, Math.max(40, Math.floor(element.clientWidth / 8)))
-      chart.timeScale().setVisibleLogicalRange({ from: rows.length - bars, to: rows.length + 5 })
+      if (first) {
+        candles.priceScale().applyOptions({ autoScale: true })
+        const bars = Math.min(INITIAL_BARS, Math.max(40, Math.floor(element.clientWidth / 8)))
+        chart.timeScale().setVisibleLogicalRange({ from: rows.length - bars, to: rows.length + 5 })
+      }
+      older.look()
     },
 
     /** A candle that is new, changed or deleted. @param {Candle} row */
     put(row) {
-      const at = indexOf(row.t)
+      const at = indexOf(rows, row.t)
       const known = at < rows.length && rows[at].t === row.t
       if (row.deleted) {
         if (known) rows.splice(at, 1)
         return redrawSoon()
       }
       // Older than all that is loaded: it comes with the history, if asked for.
-      if (at === 0 && !known && rows.length > 0) return
+      if (at === 0 && !known && rows.length > 0 && older.more) return
       rows.splice(at, known ? 1 : 0, row)
       const size = Math.abs(drawn(row.c, pricePower))
       if (rows.length === 1 || (size > 0 && (size < DRAWN_MIN || size > DRAWN_MAX))) {
@@ -249,9 +221,10 @@ export function createPriceChart(element, { legend, loadOlder }) {
         return redrawSoon()
       }
       if (at < rows.length - 1 || redrawQueued) return redrawSoon()
-      candles.update(toBar(row))
-      volume.update(toVolume(row))
-      if (!hovered) showLegend(row)
+      candles.update(/** @type {any} */ (bar(row)))
+      volume.update(/** @type {any} */ (toVolume(row)))
+      markLast()
+      describe()
     },
 
     /** @param {OpenMode} mode */
@@ -266,6 +239,7 @@ export function createPriceChart(element, { legend, loadOlder }) {
     },
 
     toLatest() {
+      cursor.hide()
       candles.priceScale().applyOptions({ autoScale: true })
       chart.timeScale().scrollToRealTime()
     },

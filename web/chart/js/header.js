@@ -26,7 +26,7 @@ export function createHeader() {
     setText(byId('head-symbol'), market.symbol || 'Unnamed')
     setText(byId('head-name'), market.name ?? '')
     setText(address, short(market.s))
-    address.setAttribute('aria-label', `Copy the address ${market.s}`)
+    address.setAttribute('aria-label', `Copy the address ${short(market.s)}`)
     address.title = market.s
     const badge = byId('head-badge')
     const word = isGraduated(market) ? 'Graduated' : STATUS[market.status] ?? ''
@@ -40,14 +40,14 @@ export function createHeader() {
 
   function paintStats() {
     const { stats, quoteSymbol = '' } = market
-    showPrice(byId('head-price'), stats?.lastPrice)
+    showPrice(byId('head-price'), stats?.lastPrice, true)
     const change = byId('head-change')
     setText(change, percent(stats?.priceChangePercent))
     change.dataset.side = direction(stats?.priceChangePercent)
-    showPrice(byId('fig-high'), stats?.highPrice)
-    showPrice(byId('fig-low'), stats?.lowPrice)
+    showPrice(byId('fig-high'), stats?.highPrice, true)
+    showPrice(byId('fig-low'), stats?.lowPrice, true)
     const volume = byId('fig-volume')
-    setText(volume, `${compact(stats?.quoteVolume)} ${quoteSymbol}`)
+    setText(volume, stats ? `${compact(stats.quoteVolume)} ${quoteSymbol}` : '–')
     volume.title = stats?.quoteVolume ?? ''
     setText(byId('fig-trades'), stats ? Number(stats.count ?? 0).toLocaleString('en-US') : '–')
     const buys = Number(stats?.buyCount ?? 0)
@@ -88,7 +88,7 @@ export function createHeader() {
 
     /** A trade is the last price, before the figures follow. @param {any} trade */
     applyTrade(trade) {
-      if (market) showPrice(byId('head-price'), trade.p)
+      if (market) showPrice(byId('head-price'), trade.p, true)
     },
   }
 }

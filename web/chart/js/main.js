@@ -1,26 +1,29 @@
 // @ts-check
-/** Wires the page together. The address carries its state: `#/market/<id>/<interval>`. */
+/** Wires the page together. What it shows is in the address, see `address.js`. */
 
 import { io } from '/vendor/socket.io.mjs'
+import { readAddress, writeAddress } from './address.js'
 import { BACKEND, api } from './api.js'
 import { createPriceChart } from './chart.js'
-import { byId, make, note, press, setText } from './dom.js'
+import { byId, make, note, press } from './dom.js'
 import { createFeed } from './feed.js'
 import { createHeader } from './header.js'
+import { createChartKeys, createListKeys, createShortcuts } from './keyboard.js'
+import { createLaunches } from './launches.js'
 import { createMarketList } from './markets.js'
+import { createConnection, toast } from './notices.js'
+import { recall, remember } from './storage.js'
+import { createTheme } from './theme.js'
 import { createTradeList } from './trades.js'
 
-const CANDLES = 500
+const CANDLES = 500 // in a snapshot, and in a page of history
+const RETRY_MS_MAX = 10_000
 const WIDE = matchMedia('(min-width: 721px)')
-
-/** @param {string} key */
-const recall = (key) => { try { return localStorage.getItem(key) } catch { return null } }
-/** @param {string} key @param {string} value */
-const remember = (key, value) => { try { localStorage.setItem(key, value) } catch { /* storage is blocked */ } }
 
 let market = ''
 let interval = ''
-let connected = false
+/** @type {import('./address.js').OpenMode} */
+let openMode = recall('open-mode') === 'continuous' ? 'continuous' : 'exchange'
 let missing = false
 /** @type {string[]} */
 let intervals = []
@@ -31,13 +34,15 @@ let candleTopic = null
 
 // ---------------------------------------------------------------- parts
 
-/** @param {string} id @param {string} [i] */
-const linkTo = (id, i = interval) => `#/market/${encodeURIComponent(id)}${i ? `/${i}` : ''}`
+/** Links name the market alone: interval and opens stay as they are. @param {string} id */
+const linkTo = (id) => writeAddress(id)
 
 const header = createHeader()
 const trades = createTradeList()
+const connection = createConnection()
+const launches = createLaunches(linkTo)
 const markets = createMarketList({
-  linkTo: (id) => linkTo(id),
+  linkTo,
   onLoaded(first) {
     // A wide screen never shows an empty middle; a phone starts with the list.
     if (!market && first && WIDE.matches) location.replace(linkTo(first))
@@ -46,36 +51,48 @@ const markets = createMarketList({
 })
 const chart = createPriceChart(byId('chart'), {
   legend: byId('legend'),
+  edge: byId('edge'),
+  spoken: byId('spoken'),
+  page: CANDLES,
   loadOlder: async (before) => (await api.candles(market, { interval, before, limit: CANDLES })).items,
 })
+const theme = createTheme(() => chart.applyTheme())
 
 // ---------------------------------------------------------------- live data
 
-/** @type {Record<string, string>} */
-const CONNECTION = { live: 'Live', waiting: 'Waiting for data', reconnecting: 'Reconnecting' }
-
 const socket = io(`${BACKEND}/charts`, { transports: ['websocket', 'polling'], reconnectionDelayMax: 5_000, randomizationFactor: 0.5 })
 const feed = createFeed(socket, {
-  onState(state) {
-    connected = state !== 'reconnecting'
-    const element = byId('connection')
-    element.dataset.state = state
-    setText(element.lastElementChild, CONNECTION[state])
-  },
+  onState: connection.show,
   onEvent(event, payload) {
-    if (event === 'market_created' || event === 'market_graduated') {
-      markets.applyRecords(payload.items)
-      const own = payload.items.findLast((/** @type {any} */ item) => item.s === market)
-      if (own?.deleted) showMissing()
-      else if (own && missing) follow(true)
-      else if (own) header.applyRecord(own)
-    } else if (event === 'reorg' && payload.s === market) {
+    if (event === 'market_created' || event === 'market_graduated') applyRecords(event, payload)
+    else if (event === 'reorg' && payload.s === market) {
       trades.dropAbove(payload.ancestor.number)
+      const blocks = payload.depth === 1 ? '1 block was' : `${payload.depth} blocks were`
+      toast(`${blocks} replaced by the chain. Candles and trades are corrected.`)
     }
   },
 })
 
-feed.open({ topic: 'markets' }, { snapshot: () => markets.load(), change: markets.applyStats })
+/** @param {string} event @param {{epoch: number, seq: number, items: any[]}} change */
+function applyRecords(event, change) {
+  const { items } = change
+  markets.applyRecords(change, event === 'market_created')
+  if (event === 'market_created') launches.applyRecords(items)
+  const own = items.findLast(({ s }) => s === market)
+  if (!own) return
+  if (own.deleted) return showMissing()
+  if (missing) return follow(true)
+  header.applyRecord(own)
+  if (event === 'market_graduated' && own.status === 'graduated') toast(`${own.symbol || 'This market'} has graduated.`)
+}
+
+feed.open({ topic: 'markets' }, {
+  snapshot() {
+    markets.load()
+    launches.load()
+  },
+  change: markets.applyStats,
+})
 
 function showMissing() {
   missing = true
@@ -85,11 +102,17 @@ function showMissing() {
   note(byId('chart-note'), 'No such market', 'It may have been undone by a reorganisation of the chain.')
 }
 
+/** @param {string} symbol */
+function nameChart(symbol) {
+  const name = `Candle chart${symbol && ` of ${symbol}`}, interval ${interval}. Arrow keys read candles, plus and minus zoom.`
+  byId('chart').setAttribute('aria-label', name)
+}
+
 function openCandles() {
   candleTopic?.close()
   chart.clear()
   note(byId('chart-note'), 'Loading candles')
-  byId('chart').setAttribute('aria-label', `Candle chart, interval ${interval}`)
+  nameChart(markets.get(market)?.symbol ?? '')
   candleTopic = feed.open({ topic: 'candles', market, interval, limit: CANDLES }, {
     snapshot({ items }, why) {
       chart.show(items, why !== 'resync' && why !== 'open')
@@ -104,6 +127,7 @@ function openCandles() {
 }
 
 function showEmptyChart() {
+  if (missing) return
   const empty = chart.count === 0
   note(byId('chart-note'), empty ? 'No candles yet' : '', empty ? 'The first trade starts the chart.' : '')
 }
@@ -118,6 +142,7 @@ function openMarket() {
       snapshot(answer) {
         if (!answer.market) return showMissing()
         header.show(answer.market)
+        nameChart(answer.market.symbol)
         trades.setQuote(answer.market.quoteSymbol)
       },
       change({ items }) {
@@ -148,26 +173,29 @@ function showView(view) {
 
 /** Shows what the address says. @param {boolean} [afresh] */
 function follow(afresh = false) {
-  const [, kind, id = '', wanted = ''] = location.hash.split('/')
-  if (kind !== 'market' || !id) return showView('markets')
-  const fallback = intervals.includes(recall('interval') ?? '') ? recall('interval') ?? '' : intervals[0]
-  const nextInterval = intervals.includes(wanted) ? wanted : fallback
-  const nextMarket = decodeURIComponent(id)
-  const sameMarket = nextMarket === market && !afresh
-  if (sameMarket && nextInterval === interval) return showView('chart')
-  market = nextMarket
+  const wanted = readAddress(location.hash)
+  if (!wanted.market) return showView('markets')
+  const nextInterval = [wanted.interval, interval, recall('interval') ?? ''].find((name) => intervals.includes(name)) ?? intervals[0]
+  const sameMarket = wanted.market === market && !afresh
+  if (wanted.openMode && wanted.openMode !== openMode) setOpenMode(wanted.openMode)
+  const same = sameMarket && nextInterval === interval
+  market = wanted.market
   interval = nextInterval
+  history.replaceState(null, '', writeAddress(market, interval, openMode))
+  if (same) return showView('chart')
   remember('interval', interval)
   press(byId('intervals'), (button) => button.textContent === interval)
   markets.select(market)
+  launches.select(market)
   if (!sameMarket) openMarket()
   openCandles()
   if (!sameMarket || document.body.dataset.view === 'markets') showView('chart')
 }
 
 addEventListener('hashchange', () => follow())
-byId('market-list').addEventListener('click', (/** @type {any} */ event) => {
-  if (event.target.closest('a')?.getAttribute('href') === location.hash) showView('chart')
+document.querySelector('.markets')?.addEventListener('click', (/** @type {any} */ event) => {
+  const href = event.target.closest('a')?.getAttribute('href')
+  if (href && readAddress(href).market === market) showView('chart')
 })
 document.querySelector('.tabs')?.addEventListener('click', (/** @type {any} */ event) => {
   const view = event.target.closest('button')?.dataset.view
@@ -176,52 +204,65 @@ document.querySelector('.tabs')?.addEventListener('click', (/** @type {any} */ e
 
 // ---------------------------------------------------------------- controls
 
+/** @param {string | undefined} name */
+function chooseInterval(name) {
+  if (!name || !market) return
+  history.pushState(null, '', writeAddress(market, name, openMode))
+  follow()
+}
 byId('intervals').addEventListener('click', (/** @type {any} */ event) => {
-  if (event.target.matches('button') && market) location.hash = linkTo(market, event.target.textContent)
+  if (event.target.matches('button')) chooseInterval(event.target.textContent)
 })
 
-/** @param {string} mode */
+/** @param {import('./address.js').OpenMode} mode */
 function setOpenMode(mode) {
+  openMode = mode
   press(byId('open-mode'), (button) => button.dataset.mode === mode)
-  chart.setOpenMode(mode === 'continuous' ? 'continuous' : 'exchange')
+  chart.setOpenMode(mode)
   remember('open-mode', mode)
+  if (market) history.replaceState(null, '', writeAddress(market, interval, mode))
 }
 byId('open-mode').addEventListener('click', (/** @type {any} */ event) => {
   if (event.target.dataset.mode) setOpenMode(event.target.dataset.mode)
 })
 
+const isLogarithmic = () => byId('log').getAttribute('aria-pressed') === 'true'
 /** @param {boolean} on */
 function setLogarithmic(on) {
   byId('log').setAttribute('aria-pressed', String(on))
   chart.setLogarithmic(on)
   remember('log-scale', on ? '1' : '')
 }
-byId('log').addEventListener('click', () => setLogarithmic(byId('log').getAttribute('aria-pressed') !== 'true'))
+byId('log').addEventListener('click', () => setLogarithmic(!isLogarithmic()))
 byId('latest').addEventListener('click', () => chart.toLatest())
 
-const light = matchMedia('(prefers-color-scheme: light)')
-const isLight = () => (document.documentElement.dataset.theme ?? (light.matches ? 'light' : 'dark')) === 'light'
-byId('theme').addEventListener('click', () => {
-  document.documentElement.dataset.theme = isLight() ? 'dark' : 'light'
-  remember('theme', document.documentElement.dataset.theme)
-  chart.applyTheme()
-})
-light.addEventListener('change', () => chart.applyTheme())
-
-addEventListener('keydown', (event) => {
-  if (event.key !== '/' || /** @type {HTMLElement} */ (event.target).matches('input')) return
-  event.preventDefault()
-  byId('search').focus()
+createListKeys()
+createChartKeys(byId('chart'), chart.cursor)
+createShortcuts({
+  market: (step) => markets.step(step),
+  interval: (step) => chooseInterval(intervals[intervals.indexOf(interval) + step]),
+  nthInterval: (place) => chooseInterval(intervals[place]),
+  openMode: () => setOpenMode(openMode === 'continuous' ? 'exchange' : 'continuous'),
+  log: () => setLogarithmic(!isLogarithmic()),
+  latest: () => chart.toLatest(),
+  theme: () => theme.toggle(),
+  search() {
+    showView(WIDE.matches ? 'chart' : 'markets')
+    byId('search').focus()
+  },
 })
 
 // ---------------------------------------------------------------- start
 
-async function start() {
+/** Asks the backend what it serves, until it answers. @param {number} [attempt] */
+async function start(attempt = 1) {
   try {
     intervals = (await api.config()).intervals
   } catch (error) {
     const text = error instanceof Error ? error.message : ''
-    return note(byId('chart-note'), 'The backend cannot be reached', text, start)
+    note(byId('chart-note'), 'The backend cannot be reached', `${text}. Trying again.`)
+    setTimeout(start, Math.min(500 * 2 ** attempt, RETRY_MS_MAX), attempt + 1)
+    return
   }
   byId('intervals').replaceChildren(...intervals.map((name) => {
     const button = make('button', '', name)
@@ -229,10 +270,11 @@ async function start() {
     button.setAttribute('aria-pressed', 'false')
     return button
   }))
-  if (recall('open-mode')) setOpenMode(recall('open-mode') ?? '')
+  setOpenMode(openMode)
   if (recall('log-scale')) setLogarithmic(true)
   note(byId('chart-note'), '')
   markets.load()
+  launches.load()
   follow()
 }
 
@@ -242,10 +284,13 @@ async function start() {
  */
 const hook = {
   candleCount: () => chart.count,
+  firstCandle: () => chart.first,
   lastCandle: () => chart.last,
+  drawnBars: () => chart.drawn,
+  visibleRange: () => chart.visible,
   get market() { return market },
   get interval() { return interval },
-  get connected() { return connected },
+  get connected() { return connection.connected },
 }
 Object.assign(window, { __chart: hook })
 
