@@ -147,23 +147,41 @@ class Candle(NamedTuple):
 
     def merge(self, other: "Candle") -> "Candle":
         """Fold two candles of disjoint trades into one, labelled as this one."""
-        early, late = (self, other) if self.first < other.first else (other, self)
-        end = late if late.last > early.last else early
+        (
+            time,
+            o1,
+            h1,
+            l1,
+            c1,
+            base1,
+            quote1,
+            bought_base1,
+            bought_quote1,
+            trades1,
+            buys1,
+            first1,
+            last1,
+            p1,
+        ) = self
+        _, o2, h2, l2, c2, base2, quote2, bought_base2, bought_quote2, trades2, buys2, first2, last2, p2 = (
+            other
+        )
+        is_first, is_last = first1 < first2, last1 > last2
         return Candle(
-            self.open_time,
-            early.open,
-            max(self.high, other.high),
-            min(self.low, other.low),
-            end.close,
-            self.base + other.base,
-            self.quote + other.quote,
-            self.bought_base + other.bought_base,
-            self.bought_quote + other.bought_quote,
-            self.trades + other.trades,
-            self.buys + other.buys,
-            early.first,
-            end.last,
-            early.previous_close,
+            time,
+            o1 if is_first else o2,
+            max(h1, h2),
+            min(l1, l2),
+            c1 if is_last else c2,
+            base1 + base2,
+            quote1 + quote2,
+            bought_base1 + bought_base2,
+            bought_quote1 + bought_quote2,
+            trades1 + trades2,
+            buys1 + buys2,
+            first1 if is_first else first2,
+            last1 if is_last else last2,
+            p1 if is_first else p2,
         )
 
 

@@ -199,6 +199,8 @@ def fold_minutes(
     The candles of an interval are folded from those of the widest one that fits into it. The day stays as it
     is.
     """
+    if len(minutes) == 1:
+        return _fold_minute(state, minutes[0], rules)
     parts: list[Sequence[Candle]] = [minutes]
     for interval, base in zip(rules.intervals[1:], rules.bases, strict=True):
         parts.append(_wider(parts[base], interval))
@@ -217,6 +219,23 @@ def fold_minutes(
             previous_close, before = candle.close, None
         live.append(candle)
     return MarketState(state.market, tuple(live), state.day, minutes[-1].close), changes
+
+
+def _fold_minute(state: MarketState, minute: Candle, rules: Rules) -> tuple[MarketState, list[CandleChange]]:
+    """The same for one minute, as it is near the head."""
+    changes: list[CandleChange] = []
+    live: list[Candle] = []
+    market_id, content = state.market.id, minute[1:-1]
+    for interval, stored in zip(rules.intervals, state.live, strict=True):
+        open_time = interval.open_time(minute.open_time)
+        if stored is not None and stored.open_time == open_time:
+            candle, before = stored.merge(minute), stored
+        else:
+            candle = Candle(open_time, *content, stored.close if stored else state.last_price)
+            before = None
+        changes.append(CandleChange(market_id, interval, open_time, candle, before))
+        live.append(candle)
+    return MarketState(state.market, tuple(live), state.day, minute.close), changes
 
 
 def _wider(candles: Sequence[Candle], interval: Interval) -> list[Candle]:
