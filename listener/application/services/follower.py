@@ -7,7 +7,7 @@ roll back, or let time pass.
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
@@ -321,7 +321,8 @@ class Follower:
                 await self._commit_history(run, tip)
         except asyncio.CancelledError:
             self._written.cancel()
-            await self._settle()
+            with suppress(ListenerError):  # nobody asks any more, and the cancellation must not get lost
+                await self._settle()
             raise
         except Exception:
             await self._settle()
