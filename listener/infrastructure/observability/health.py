@@ -1,16 +1,24 @@
 """Whether the service is alive and ready, in memory and over HTTP."""
 
-import errno
+import socket
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from ssl import SSLContext
 from typing import Final
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
-DISPENSABLE: Final = ("heads", "audit", "endpoint ")
+from listener.infrastructure.listening import BACKLOG, PORTS_TRIED, listen, port_of
+
+__all__ = ["DISPENSABLE", "PORTS_TRIED", "Health", "HealthServer"]
+
+DISPENSABLE: Final = ("heads", "audit", "gateway", "endpoint ")
 """Services, by how their names begin, without which the chain is still followed."""
-PORTS_TRIED: Final = 10
+METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+CLOSE_S: Final = 2.0
+"""Requests under way may take so long when the server closes."""
 
 
 @dataclass(slots=True)
@@ -53,6 +61,22 @@ class Health:
         degraded = sorted(service for service in self.troubles if service.startswith(DISPENSABLE))
         return [*degraded, f"chain: {self.stalled}"] if self.stalled else degraded
 
+    def health_check(self) -> dict[str, object]:
+        """Each part that has spoken, for code: `healthy`, and what is wrong where it is not.
+
+        `follower` stands for the whole: whether it follows the head, and why not.
+        """
+        parts: dict[str, object] = {
+            service: {"healthy": False, "detail": why} for service, why in sorted(self.troubles.items())
+        }
+        for service, state in self.breakers().items():
+            parts.setdefault(service, {"healthy": state in {"ok", "closed"}, "detail": state})
+        reasons = self.reasons()
+        parts["follower"] = {"healthy": not reasons, "detail": "; ".join(reasons), "block": self.block}
+        parts["leadership"] = {"healthy": True, "detail": self.role}
+        parts.setdefault("audit", {"healthy": True, "detail": f"at block {self.audited}"})
+        return parts
+
     @property
     def role(self) -> str:
         """Whether this instance works or stands by."""
@@ -60,40 +84,102 @@ class Health:
 
 
 class HealthServer:
-    """`/health` answers while the process lives, `/ready` while it follows the head."""
+    """`/health` answers while the process lives, `/ready` while it follows the head, `/metrics` with figures.
 
-    def __init__(self, health: Health, host: str, port: int) -> None:
+    It listens at two places: on this host only, where the gateway asks it, and at the public port, as long as
+    no gateway does. Either way somebody answers there.
+
+    Args:
+        health: what is told.
+        host: address of the public port.
+        port: the public port, or the first that is tried; 0: a free one.
+        tls: of the public port; None: plain HTTP.
+
+    Attributes:
+        metrics: makes the text that `/metrics` answers; None: there is none.
+    """
+
+    def __init__(self, health: Health, host: str, port: int, tls: SSLContext | None = None) -> None:
         self._health = health
         self._host = host
         self._port = port
-        app = web.Application()
+        self._tls = tls
+        app = web.Application(middlewares=[self._one_each])
         app.router.add_get("/health", self._alive)
         app.router.add_get("/ready", self._ready)
-        self._runner = web.AppRunner(app, access_log=None)
+        app.router.add_get("/metrics", self._exposition)
+        self.metrics: Callable[[], Awaitable[bytes]] | None = None
+        app.router.add_route("*", "/{path:.*}", self._elsewhere)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=CLOSE_S)
+        self._gateway = False
+        self._public: socket.socket | None = None
+        self._site: web.SockSite | None = None
 
     async def start(self) -> int:
-        """Listen; the port that was taken: the one asked for or, where it is in use, one of the next.
-
-        Several instances on one host then work without settings of their own.
+        """Listen at the public port; which it is: the one asked for or, where it is in use, one of the next.
 
         Raises:
             OSError: they are all in use, or the address is not ours.
         """
         await self._runner.setup()
-        last = min(self._port + PORTS_TRIED, 65_536) if self._port else 1
-        for port in range(self._port, last):
-            try:
-                await web.TCPSite(self._runner, self._host, port).start()
-                break
-            except OSError as error:
-                if error.errno != errno.EADDRINUSE or port == last - 1:
-                    raise
-        self._port = int(self._runner.addresses[0][1])
-        return self._port
+        self._public = listen(self._host, self._port)
+        await self.answer_public()
+        return port_of(self._public)
+
+    @property
+    def public(self) -> socket.socket:
+        """The public port's socket, for another process to listen at as well.
+
+        Raises:
+            RuntimeError: it is not open.
+        """
+        if self._public is None:
+            raise RuntimeError("call start first")
+        return self._public
+
+    async def start_internal(self) -> str:
+        """Listen on this host only as well; the address, without a path.
+
+        From now on a gateway is expected: what it would answer is told to come again.
+        """
+        self._gateway = True
+        site = web.SockSite(self._runner, internal := listen("127.0.0.1", 0), backlog=BACKLOG)
+        await site.start()
+        return f"http://127.0.0.1:{port_of(internal)}"
+
+    async def answer_public(self) -> None:
+        """Answer at the public port, if nobody does for us."""
+        if self._site is None:
+            self._site = web.SockSite(self._runner, self.public.dup(), ssl_context=self._tls, backlog=BACKLOG)
+            await self._site.start()
+
+    async def leave_public(self) -> None:
+        """Another process answers at the public port now."""
+        site, self._site = self._site, None
+        if site is not None:
+            await site.stop()
 
     async def close(self) -> None:
         """Stop listening."""
+        self._site = None
         await self._runner.cleanup()
+        if self._public is not None:
+            self._public.close()
+            self._public = None
+
+    @web.middleware
+    async def _one_each(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """One request a connection: the next one shall reach the gateway."""
+        response = await handler(request)
+        if self._gateway:
+            response.force_close()
+        return response
+
+    async def _elsewhere(self, _request: web.Request) -> web.Response:
+        if not self._gateway:
+            raise web.HTTPNotFound
+        error = {"code": "unavailable", "message": "the gateway is starting, try again"}
+        return web.json_response({"error": error}, status=503, headers={"Retry-After": "1"})
 
     async def _alive(self, _request: web.Request) -> web.Response:
         health = self._health
@@ -107,6 +193,11 @@ class HealthServer:
             "breakers": health.breakers(),
         }
         return web.json_response(body)
+
+    async def _exposition(self, _request: web.Request) -> web.Response:
+        if self.metrics is None:
+            return web.json_response({"error": "no metrics"}, status=404)
+        return web.Response(body=await self.metrics(), headers={"Content-Type": METRICS_TYPE})
 
     async def _ready(self, _request: web.Request) -> web.Response:
         reasons = self._health.reasons()
