@@ -140,6 +140,7 @@ def run(
             "BONDING_CURVE_FACTORY_ADDRESS": chain.launchpad.factory.address,
             "REDIS_URL": f"redis://127.0.0.1:{valkey.port}/0",
             "WEBSOCKET_PORT": "0",
+            "GATEWAY_ENABLED": "false",
             "PYTHONUNBUFFERED": "1",
         }
         report = directory / "waits.json"

@@ -67,6 +67,7 @@ def measure(stack: ExitStack, seconds: float, rate: int, block_time: float) -> d
                 "BACKEND_AUTH_TOKEN": TOKEN,
                 "LOG_LEVEL": "DEBUG",
                 "PROCESSING_INTERVAL_MS": "50",
+                "GATEWAY_ENABLED": "false",
             },
             ready="Following the head",
         )

@@ -23,8 +23,8 @@ import sys
 import time
 import urllib.request
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -121,6 +121,7 @@ class LiveBench:
         backend: whether there is one.
         backend_bytes_per_s: what the link to it lets pass; 0: everything.
         profile: where cProfile writes; None: no profile.
+        beside: entered once history is there, and left when all is measured.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class LiveBench:
         backend: bool = False,
         backend_bytes_per_s: float = 0,
         profile: Path | None = None,
+        beside: Callable[[Servers, Child], AbstractContextManager[object]] | None = None,
     ) -> None:
         self._case = case
         self._cache = cache
@@ -139,6 +141,7 @@ class LiveBench:
         self._backend = backend
         self._backend_bytes_per_s = backend_bytes_per_s
         self._profiler = ("-m", "cProfile", "-o", str(profile)) if profile else ()
+        self._beside = beside
         self._workload = Workload.open(case.shape, cache)
 
     def run(self) -> dict[str, Any]:
@@ -158,9 +161,10 @@ class LiveBench:
             listener = stack.enter_context(servers.start_listener(settings, (*self._profiler, *program)))
             sampler = stack.enter_context(Sampler(servers, listener))
             servers.wait_for(HISTORY_BLOCKS, listener)
-            call(servers.http_url, "replay_live")
-            servers.wait_for(HISTORY_BLOCKS + WARM_UP_BLOCKS, listener)
-            used = self._measure(servers, listener)
+            with self._beside(servers, listener) if self._beside else nullcontext():
+                call(servers.http_url, "replay_live")
+                servers.wait_for(HISTORY_BLOCKS + WARM_UP_BLOCKS, listener)
+                used = self._measure(servers, listener)
             released = {int(number): at for number, at in call(servers.http_url, "replay_released").items()}
             waiting = rows_waiting(servers)
             if self._backend and not self._backend_bytes_per_s:

@@ -103,7 +103,7 @@ class Servers:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The listener's settings that name its servers."""
+        """The listener's settings that name its servers; without a gateway, which would be measured, too."""
         return {
             "BLOCKCHAIN_HTTP_URL": self.http_url,
             "BLOCKCHAIN_WS_URL": self.ws_url,
@@ -111,6 +111,7 @@ class Servers:
             "BONDING_CURVE_FACTORY_ADDRESS": FACTORY,
             "REDIS_URL": f"redis://127.0.0.1:{self._redis_port}/0",
             "WEBSOCKET_PORT": "0",
+            "GATEWAY_ENABLED": "false",
             "PYTHONUNBUFFERED": "1",
             "LOG_LEVEL": "INFO",
         }

@@ -5,6 +5,7 @@ What only one command needs is imported by that command: `listener health` runs 
 
 import asyncio
 import json
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -181,12 +182,79 @@ def doctor() -> None:
 @app.command()
 def health() -> None:
     """Ask the running service on this host whether it is alive; exit code 0 or 1."""
-    port = _settings().websocket_port
+    settings = _settings()
+    port, scheme = settings.websocket_port, "https" if settings.gateway_tls_cert else "http"
+    anyone = ssl.create_default_context()  # the certificate names another host than this one
+    anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
+    url = f"{scheme}://127.0.0.1:{port}/health"
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=3) as answer:
+        with urllib.request.urlopen(url, timeout=3, context=anyone) as answer:  # noqa: S310 - of ours
             console.print_json(json.dumps(json.load(answer)))
     except (OSError, urllib.error.URLError, ValueError) as error:
         _fail(f"no answer on port {port}: {error}")
+
+
+@app.command()
+def top(
+    *,
+    once: Annotated[bool, typer.Option("--once", help="print one look and end")] = False,
+    every: Annotated[float, typer.Option(help="seconds between looks", min=0.2, max=60)] = 1.0,
+    metrics: Annotated[
+        str | None, typer.Option(help="address of /metrics [default: on this host, at WEBSOCKET_PORT]")
+    ] = None,
+    key: Annotated[
+        str, typer.Option(envvar="LISTENER_API_KEY", help="API key with the scope admin, where keys are set")
+    ] = "",
+) -> None:
+    """Watch the service: head, lag, rates, outbox, clients and the busiest markets. Ctrl-C ends it."""
+    from listener.infrastructure.clock import SystemClock
+    from listener.infrastructure.redis.reader import RedisReader
+    from listener.top import Watch, show
+
+    settings = _settings()
+    url = metrics or f"http://127.0.0.1:{settings.websocket_port}/metrics"
+
+    async def watch() -> None:
+        database = Database.connect(str(settings.redis_url), REDIS_TIMEOUT_S)
+        try:
+            reader = RedisReader(database, Keys(settings.chain_id))
+            await show(Watch(reader, SystemClock(), url, key), console, every, once=once)
+        finally:
+            await database.close()
+
+    try:
+        _run(watch())
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="where to listen [default: WEBSOCKET_HOST]")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="[default: WEBSOCKET_PORT]; the next free one", min=0, max=65_535)
+    ] = None,
+) -> None:
+    """Serve charts and browsers from Redis, without following a chain; several may run side by side."""
+    from listener.serving import run_alone
+
+    raise typer.Exit(run_alone(_settings(), host, port))
+
+
+@app.command("api-key")
+def api_key(
+    scope: Annotated[list[str] | None, typer.Option(help="read, stream or admin; may be repeated")] = None,
+    name: Annotated[str, typer.Option(help="id of the key [default: a random one]")] = "",
+) -> None:
+    """Make an API key; print it, this once, and what to add to GATEWAY_API_KEYS."""
+    from listener.infrastructure.gateway.keys import Scope, make_key
+
+    try:
+        key, kept = make_key(frozenset(map(Scope, scope or ["read", "stream"])), name)
+    except ValueError as error:
+        _fail(str(error))
+    console.print(f"key:               {key}", highlight=False, soft_wrap=True)
+    console.print(f"GATEWAY_API_KEYS:  {kept}", highlight=False, soft_wrap=True)
 
 
 @app.command()

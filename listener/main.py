@@ -10,25 +10,34 @@ import gc
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import structlog
 
 from listener import __version__
-from listener.application.errors import Fatal, InvalidConfiguration
+from listener.application.errors import Fatal, InvalidConfiguration, ListenerError
 from listener.application.services.auditor import AuditLimits, Auditor
 from listener.application.services.follower import Follower
 from listener.application.services.leadership import Leadership
 from listener.application.services.publisher import Publisher, PublisherLimits
 from listener.application.services.supervisor import keep_running
+from listener.config.gateway import check_exposure
 from listener.config.settings import Settings, load_settings
-from listener.infrastructure.blockchain.heads import HintSlot, NewHeads
+from listener.infrastructure.blockchain.heads import NewHeads
 from listener.infrastructure.clock import LocalSignal, SystemClock
+from listener.infrastructure.gateway.process import GatewayProcess
+from listener.infrastructure.listening import server_tls
 from listener.infrastructure.observability.health import Health, HealthServer
 from listener.infrastructure.observability.logs import SecretMask, configure
-from listener.infrastructure.observability.observer import LogObserver
+from listener.infrastructure.observability.metered import (
+    LoopLag,
+    MeteredDatabase,
+    MeteredHints,
+    MeteredObserver,
+)
+from listener.infrastructure.observability.metrics import Metrics
 from listener.infrastructure.observability.progress import ProgressDisplay
-from listener.infrastructure.redis.client import Database
+from listener.infrastructure.observability.system import SystemMetrics, get_system_metrics
 from listener.infrastructure.redis.keys import Keys
 from listener.infrastructure.redis.lease import RedisLease
 from listener.infrastructure.redis.outbox import OutboxBounds, RedisOutbox
@@ -42,34 +51,55 @@ MESSAGE_BYTES = 900_000
 COLLECT_AFTER = (200_000, 20, 100)
 """Thresholds of the garbage collector's generations."""
 AUDIT_BLOCKS = 16
+READERS_OUTBOX_BYTES = 16_000_000
+"""Rows are kept up to this size where only the gateway's clients read them: they come back within minutes."""
 
 
 class Service:
     """All parts, wired."""
 
     def __init__(self, settings: Settings) -> None:
+        if settings.gateway_enabled:
+            check_exposure(settings, settings.websocket_host, settings.environment)
         self._settings = settings
         self._clock = SystemClock()
         self._rules, self._keys = settings.rules(), Keys(settings.chain_id)
         self._health = Health.expecting("node", *(["backend"] if settings.backend_socket_url else []))
-        self._observer = LogObserver(self._health, ProgressDisplay(), SecretMask(settings.secrets()))
-        self._server = HealthServer(self._health, settings.websocket_host, settings.websocket_port)
-        self._database = Database.connect(str(settings.redis_url), settings.redis_timeout_ms / 1000)
-        self._node = Node.connect(settings, self._observer)
+        self._metrics = Metrics(self._health, self._clock, delivers=settings.backend_socket_url is not None)
+        self._loop_lag = LoopLag(self._clock, self._metrics)
+        self._observer = self._make_observer()
+        self._server = HealthServer(
+            self._health,
+            settings.websocket_host,
+            settings.websocket_port,
+            server_tls(settings.gateway_tls_cert, settings.gateway_tls_key),
+        )
+        self._server.metrics = self._exposition
+        self._database = MeteredDatabase.connect(str(settings.redis_url), settings.redis_timeout_ms / 1000)
+        self._database.metrics = self._metrics
+        self._node = Node.connect(settings, self._observer, self._metrics)
         self._health.breakers = self._breakers
         self._store = RedisStore(
             self._database,
             self._keys,
             self._rules,
-            OutboxBounds(settings.outbox_max_rows, settings.outbox_max_bytes),
+            self._outbox_bounds(),
         )
         self._commits = LocalSignal()
         self._audit_wanted = LocalSignal()
-        self._hints = HintSlot(settings.poll_interval_ms / 1000)
+        self._hints = MeteredHints(settings.poll_interval_ms / 1000, self._metrics)
         self._lease = RedisLease(self._database, self._keys, settings.lease_ms)
         self._follower = self._build_follower()
         self._backend = self._connect_backend()
         self._leadership = Leadership(self._lease, self._work, self._clock, self._observer)
+
+    def _make_observer(self) -> MeteredObserver:
+        told = (self._metrics, self._health, ProgressDisplay(), SecretMask(self._settings.secrets()))
+        if not self._settings.otel_traces:
+            return MeteredObserver(*told)
+        from listener.infrastructure.observability.tracing import TracedObserver, make_provider  # noqa: PLC0415
+
+        return TracedObserver(make_provider(self._settings.chain_id), self._clock, *told)
 
     async def run(self) -> None:
         """Run until cancelled, or until something fatal happens.
@@ -79,6 +109,7 @@ class Service:
             ExceptionGroup: with the `Fatal` error of the part that failed.
         """
         async with AsyncExitStack() as stack:
+            stack.push_async_callback(self._observer.close)
             stack.push_async_callback(self._database.close)
             stack.push_async_callback(self._node.close)
             if self._backend:
@@ -86,7 +117,52 @@ class Service:
             stack.push_async_callback(self._server.close)
             port = await self._listen()
             structlog.get_logger("listener").info("Listener started", version=__version__, health_port=port)
-            await keep_running(self._leadership.run, self._clock, self._observer)
+            async with asyncio.TaskGroup() as tasks:
+                parts = (
+                    ("leadership", self._leadership.run, ""),
+                    ("loop", self._loop_lag.run, "loop"),
+                    *await self._gateway(),
+                )
+                for name, part, blame in parts:
+                    tasks.create_task(keep_running(part, self._clock, self._observer, blame=blame), name=name)
+
+    async def _gateway(self) -> list[tuple[str, Callable[[], Awaitable[None]], str]]:
+        """The gateway's process, whether we lead or stand by. Where it fails, all else goes on."""
+        if not self._settings.gateway_enabled:
+            return []
+        process = GatewayProcess(
+            self._server.public, await self._server.start_internal(), self._gateway_serves, self._gateway_gone
+        )
+        return [("gateway", process.run, "gateway")]
+
+    async def _gateway_serves(self) -> None:
+        self._observer.healthy("gateway")
+        await self._server.leave_public()
+        structlog.get_logger("listener").info("Gateway serves")
+
+    async def _gateway_gone(self) -> None:
+        await self._server.answer_public()
+
+    def _outbox_bounds(self) -> OutboxBounds:
+        settings = self._settings
+        most = settings.outbox_max_bytes
+        return OutboxBounds(
+            settings.outbox_max_rows, most if settings.backend_socket_url else min(most, READERS_OUTBOX_BYTES)
+        )
+
+    def health_check(self) -> dict[str, object]:
+        """Each part, by name: whether it is `healthy`, and the `detail`. JSON-ready."""
+        return self._health.health_check()
+
+    def get_system_metrics(self) -> SystemMetrics:
+        """Memory, processor, open files, the event loop's lag and the uptime."""
+        return get_system_metrics(self._loop_lag.seconds)
+
+    async def _exposition(self) -> bytes:
+        """What `/metrics` answers."""
+        with suppress(ListenerError):
+            self._metrics.outbox_holds(int(await self._database.run("XLEN", self._keys.outbox)))
+        return self._metrics.render()
 
     async def _listen(self) -> int:
         """Answer health requests, at one of the next ports where another instance has the one asked for."""
@@ -135,7 +211,7 @@ class Service:
             chain_id=settings.chain_id,
             start=settings.start_block,
             fingerprint=settings.fingerprint(),
-            tell_backend=settings.backend_socket_url is not None,
+            tell_backend=settings.backend_socket_url is not None or settings.gateway_enabled,
             lease=self._lease,
         )
 

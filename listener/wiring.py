@@ -13,6 +13,8 @@ from listener.infrastructure.blockchain.source import RpcChainSource
 from listener.infrastructure.blockchain.venues import ALL
 from listener.infrastructure.blockchain.venues.venue import Decoder, TradeLayout
 from listener.infrastructure.blockchain.witness import LogsWitness, ReceiptsWitness
+from listener.infrastructure.observability.metered import MeteredRpc, MeteredSource
+from listener.infrastructure.observability.metrics import Metrics
 
 POLL_BESIDE_WEBSOCKET_S = 5.0
 """A subscription can die silently: the tip is asked for at least this often, and far more often without."""
@@ -28,17 +30,20 @@ class Node:
     witness: Witness
 
     @classmethod
-    def connect(cls, settings: Settings, notices: Notices) -> Self:
-        """Clients only: nothing is asked yet."""
+    def connect(cls, settings: Settings, notices: Notices, metrics: Metrics | None = None) -> Self:
+        """Clients only: nothing is asked yet. With `metrics` they count what they are asked."""
         timeout_s = settings.rpc_timeout_ms / 1000
         urls = (settings.blockchain_http_url, *settings.blockchain_fallback_urls)
-        endpoints = Endpoints([HttpRpc(str(url), timeout_s) for url in urls], settings.chain_id, notices)
+        rpcs = [_rpc(str(url), timeout_s, metrics) for url in urls]
+        endpoints = Endpoints(rpcs, settings.chain_id, notices)
         audit = settings.blockchain_audit_url
-        second = HttpRpc(str(audit), timeout_s) if audit else None
+        second = _rpc(str(audit), timeout_s, metrics) if audit else None
         events = decoders()
-        source = RpcChainSource(
+        source = (MeteredSource if metrics else RpcChainSource)(
             endpoints, events, settings.bloom, second, settings.finality_tag, layouts=layouts()
         )
+        if metrics and isinstance(source, MeteredSource):
+            source.metrics = metrics
         witness = LogsWitness(second, events) if second else ReceiptsWitness(endpoints, events)
         return cls(endpoints, second, source, witness)
 
@@ -51,6 +56,10 @@ class Node:
     def health(self) -> dict[str, str]:
         """State of each endpoint, by host."""
         return dict(self.endpoints.health())
+
+
+def _rpc(url: str, timeout_s: float, metrics: Metrics | None) -> HttpRpc:
+    return MeteredRpc(url, timeout_s, metrics) if metrics else HttpRpc(url, timeout_s)
 
 
 def layouts() -> dict[str, TradeLayout]:

@@ -13,7 +13,8 @@ ListenerError
 │   ├── RangeTooLarge           the node refuses a range for its size
 │   ├── StoreUnavailable        Redis did not answer, or we cannot know whether it did
 │   ├── BackendUnavailable      the backend is away or did not acknowledge in time
-│   └── BackendRefused          the backend answered, but not `{"ok": true}`
+│   ├── BackendRefused          the backend answered, but not `{"ok": true}`
+│   └── GatewayStopped          the gateway's process ended, or hangs
 └── Fatal                     stop; the message says what to do
     ├── InvalidConfiguration    a setting is missing or malformed
     ├── WrongChain              the node serves another chain than CHAIN_ID
@@ -78,6 +79,12 @@ class BackendRefused(Retryable):
     """The backend answered, but not with `{"ok": true}`."""
 
     service = "backend"
+
+
+class GatewayStopped(Retryable):
+    """The gateway's process ended, hangs, or did not start; it is started again."""
+
+    service = "gateway"
 
 
 class Superseded(ListenerError):

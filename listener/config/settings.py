@@ -13,11 +13,12 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from listener.application.errors import InvalidConfiguration
 from listener.application.state import Finality, Rules
 from listener.config.chains import ChainProfile, profile
+from listener.config.gateway import GatewaySettings
 from listener.domain.errors import DomainError
 from listener.domain.value_objects import DAY_MS, MINUTE_MS, ONE_MINUTE, Address, Interval, parse_address
 from listener.infrastructure.blockchain.bloom import BloomPolicy
@@ -62,7 +63,7 @@ class FinalityWindow(NamedTuple):
         return cls(blocks=int(number)) if number == text else cls(blocks=1, seconds=int(number))
 
 
-class Settings(BaseSettings):
+class Settings(GatewaySettings):
     """Settings from the environment and `.env`. Names are the environment's, in lower case."""
 
     model_config = SettingsConfigDict(
@@ -125,6 +126,8 @@ class Settings(BaseSettings):
     outbox_max_bytes: int = Field(128_000_000, ge=1_000_000, le=8_000_000_000, examples=[128_000_000])
     market_cache: int = Field(10_000, ge=10, le=1_000_000, examples=[10_000])
 
+    otel_traces: bool = Field(default=False, examples=["true"])
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", examples=["DEBUG"])
     log_file: str | None = Field(None, examples=["listener.log"])
 
@@ -178,6 +181,8 @@ class Settings(BaseSettings):
                 "BACKEND_AUTH_TOKEN is missing: BACKEND_SOCKET_URL needs a token of at least 8 characters, "
                 "e.g. BACKEND_AUTH_TOKEN=a-long-random-text"
             )
+        if (self.gateway_tls_cert is None) is not (self.gateway_tls_key is None):
+            raise ValueError("GATEWAY_TLS_CERT and GATEWAY_TLS_KEY belong together: set both, or neither")
         candles = self.candle_retention.pop(EACH, None)
         if candles is not None:
             for interval in (ONE_MINUTE, *self.ohlcv_intervals):
@@ -268,6 +273,7 @@ class Settings(BaseSettings):
             self.blockchain_ws_url,
             self.backend_socket_url,
             self.redis_url,
+            self.gateway_redis_url,
         ):
             if url is None:
                 continue

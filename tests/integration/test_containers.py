@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import pytest
 
+from listener.config.settings import load_settings
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 DOCKERFILES: Final = ("Dockerfile", "contracts/Dockerfile", "web/backend/Dockerfile")
 FACTORY: Final = "0xe7f1725E7734CE288F8367e1Bb143E90bb3F0512"
@@ -108,17 +110,17 @@ def test_settings_of_env_file_win(folder: Path) -> None:
     assert listener["FINALITY_WINDOW"] == "32"
 
 
-def test_stack_has_its_four_services_in_order(folder: Path) -> None:
-    """Chain, Redis, backend and listener; each waits until what it needs is healthy."""
+def test_stack_has_its_five_services_in_order(folder: Path) -> None:
+    """Chain, Redis, backend, listener and gateway; each waits until what it needs is healthy."""
     found = services(folder)
-    assert set(found) == {"chain", "redis", "backend", "listener"}
+    assert set(found) == {"chain", "redis", "backend", "listener", "gateway"}
     needs = {
         name: {other: rule["condition"] for other, rule in service.get("depends_on", {}).items()}
         for name, service in found.items()
     }
     healthy = "service_healthy"
     assert needs["listener"] == {"chain": healthy, "redis": healthy, "backend": healthy}
-    assert needs["backend"] == {"redis": healthy}
+    assert needs["backend"] == needs["gateway"] == {"redis": healthy}
     assert all(service["restart"] != "no" for service in found.values())
     assert found["listener"]["environment"]["BONDING_CURVE_FACTORY_ADDRESS"] == FACTORY
 
@@ -129,6 +131,24 @@ def test_every_service_has_a_health_check(folder: Path) -> None:
         dockerfile = dockerfile_of(service, folder)
         in_image = dockerfile is not None and "HEALTHCHECK" in dict(last_stage(dockerfile))
         assert in_image or service.get("healthcheck", {}).get("test"), name
+
+
+def test_gateway_serves_what_the_listener_writes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It publishes the port at which it listens, on the same Redis and chain, and starts without a token."""
+    found = services(folder)
+    gateway, listener = found["gateway"], found["listener"]["environment"]
+    assert gateway["command"] == ["listener", "serve"]
+    assert [(port["published"], str(port["target"])) for port in gateway["ports"]] == [
+        ("8080", gateway["environment"]["WEBSOCKET_PORT"])
+    ]
+    for name in ("REDIS_URL", "CHAIN_ID", "BONDING_CURVE_FACTORY_ADDRESS"):
+        assert gateway["environment"][name] == listener[name]
+    assert listener["GATEWAY_ENABLED"] == "false"
+    assert listener["BACKEND_SOCKET_URL"], "without a backend and a gateway of its own it would write no rows"
+    assert "BACKEND_AUTH_TOKEN" not in gateway["environment"]
+    for name, value in gateway["environment"].items():
+        monkeypatch.setenv(name, value)
+    load_settings(_env_file=None)
 
 
 def test_listener_publishes_no_port(folder: Path) -> None:

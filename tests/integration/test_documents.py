@@ -118,7 +118,11 @@ def test_every_exit_code_is_explained() -> None:
 
 def test_every_setting_named_in_operations_exists() -> None:
     """Names in capitals with an underscore are settings of the listener, of the stack or of the contracts."""
-    known = {environment_name(field) for field in Settings.model_fields} | {"CHAIN_PORT", "CHART_PORT"}
+    known = {environment_name(field) for field in Settings.model_fields} | {
+        "CHAIN_PORT",
+        "CHART_PORT",
+        "GATEWAY_PORT",
+    }
     named = set(re.findall(r"`([A-Z]+(?:_[A-Z]+)+)(?:=[^`]*)?`", OPERATIONS.read_text()))
     assert named <= known, named - known
 

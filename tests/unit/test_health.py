@@ -8,7 +8,7 @@ from contextlib import ExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientSession, ClientTimeout
 from structlog.testing import capture_logs
 
 from listener.infrastructure.observability.health import PORTS_TRIED, Health, HealthServer
@@ -217,6 +217,33 @@ async def test_an_address_that_is_not_ours_is_an_error_at_once() -> None:
         await server.start()
     assert raised.value.errno == errno.EADDRNOTAVAIL
     await server.close()
+
+
+async def test_while_the_gateway_is_away() -> None:
+    """What it would answer is told to come again, and the connection ends; without one it is nowhere."""
+    server = HealthServer(following(), HOST, 0)
+    port = await server.start()
+    url = f"http://{HOST}:{port}/api/v1/markets"
+    try:
+        async with ClientSession() as session:
+            async with session.get(url) as response:
+                assert response.status == 404
+            internal = await server.start_internal()
+            for address in (url, f"{internal}/api/v1/markets"):
+                async with session.get(address) as response:
+                    assert (response.status, response.headers["Retry-After"]) == (503, "1")
+                    assert (await response.json())["error"]["code"] == "unavailable"
+                    assert response.headers["Connection"] == "close"
+            await server.leave_public()
+            with pytest.raises(TimeoutError):
+                await session.get(url, timeout=ClientTimeout(0.3))
+            async with session.get(f"{internal}/ready") as response:
+                assert response.status == 200
+            await server.answer_public()
+            async with session.get(url) as response:
+                assert response.status == 503
+    finally:
+        await server.close()
 
 
 async def test_a_closed_server_gives_its_port_back() -> None:

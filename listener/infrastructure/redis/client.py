@@ -10,7 +10,7 @@ import re
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 import hiredis
 from redis.asyncio import Redis
@@ -132,7 +132,7 @@ class Database:
         return self._breaker.state
 
     @classmethod
-    def connect(cls, url: str, timeout_s: float) -> "Database":
+    def connect(cls, url: str, timeout_s: float) -> Self:
         """A client of `url` (`redis://`, `rediss://`, `unix://`); the timeout is for each answer."""
         redis = Redis.from_url(
             url, protocol=2, retry=Retry(NoBackoff(), 0), socket_timeout=None, socket_connect_timeout=None

@@ -1,0 +1,1 @@
+"""What browsers, charts and monitors talk to: REST, and room for datafeeds and sockets."""
