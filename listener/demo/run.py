@@ -1,6 +1,7 @@
 """`listener demo`: everything at once, until Ctrl-C."""
 
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -30,6 +31,8 @@ USUAL_PORT = 3000
 FIRST_MARKETS = 5
 HISTORY_S = 3 * 3600
 HISTORY_STEP_S = 30
+HEALTH_PORT = re.compile(r"health_port\W+(\d+)")
+"""As the listener's first log line tells it."""
 DEMO_CURVE = Parameters(virtual_quote=20 * ETHER, graduation_threshold=250 * ETHER)
 
 
@@ -114,9 +117,16 @@ def _start(stack: ExitStack, console: Console, logs: Path, port: int, seed: int)
         )
     )
     console.print(
-        f"\n  Chart:  [bold cyan]{backend.found}[/bold cyan]\n  Logs:   {logs}\n  Ctrl-C stops everything.\n"
+        f"\n  Chart:  [bold cyan]{backend.found}[/bold cyan]\n  API:    {_api(listener)}\n  Logs:   {logs}\n"
+        "  Ctrl-C stops everything.\n"
     )
     return traffic, listener
+
+
+def _api(listener: Child) -> str:
+    """Where the gateway describes itself; it starts a moment after the listener."""
+    port = next((found[1] for line in listener.lines if (found := HEALTH_PORT.search(line))), "?")
+    return f"http://127.0.0.1:{port}/docs"
 
 
 def _trade_history(launchpad: Launchpad, traffic: Traffic) -> None:

@@ -1,11 +1,14 @@
 """`listener demo` as a newcomer meets it: one command, a page that moves, Ctrl-C, nothing left."""
 
 import contextlib
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -69,6 +72,9 @@ def test_demo_shows_moving_candles_and_leaves_nothing(demo: Child, folder: Path)
         tab.wait_state("Live")
         tab.wait(lambda: [] if tab.market and tab.candle_count else ["no candles"])
         assert tab.page.locator("#market-list a").count() >= 1
+        (api,) = (found[1] for line in demo.lines if (found := re.search(r"API:\s+(\S+)/docs", line)))
+        with urllib.request.urlopen(f"{api}/api/v1/markets?limit=5") as answer:
+            assert json.load(answer)["items"]
         closes = {tab.last_candle["c"]}
 
         def still() -> list[str]:
