@@ -2,6 +2,7 @@
 
 import argparse
 import asyncio
+import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -46,6 +47,10 @@ from listener.infrastructure.redis.row_feed import RowFeed
 
 FEED_TIMEOUT_S: Final = 5.0
 """Least time for an answer to the feed, whose reads wait for rows for a second."""
+
+
+NICER: Final = 5
+"""How much lower our priority is than the follower's: where processors are scarce, blocks come first."""
 
 
 class Gateway:
@@ -195,6 +200,7 @@ def run_child(settings: Settings, listening: int, parent: int, upstream: str) ->
         upstream: address of the follower's own server.
     """
     configure(settings.log_level, settings.log_file, settings.secrets())
+    os.nice(NICER)
 
     async def work() -> None:
         await Gateway(settings, upstream).run(socket.socket(fileno=listening), Parent(parent))
