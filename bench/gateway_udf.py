@@ -161,7 +161,7 @@ def command(arguments: argparse.Namespace, port: int, redis_url: str) -> tuple[l
         "BONDING_CURVE_FACTORY_ADDRESS": market(0),
         "GATEWAY_RATE_PER_S": "0",
     }
-    return [str(Path(sys.executable).with_name("listener")), "serve"], environment
+    return [sys.executable, "-m", "listener.cli", "serve"], environment
 
 
 def measure(stack: ExitStack, arguments: argparse.Namespace) -> dict[str, Any]:
