@@ -1,5 +1,6 @@
 """Whether the service is alive and ready, and at which port it says so."""
 
+import asyncio
 import errno
 import random
 import socket
@@ -242,6 +243,31 @@ async def test_while_the_gateway_is_away() -> None:
             await server.answer_public()
             async with session.get(url) as response:
                 assert response.status == 503
+    finally:
+        await server.close()
+
+
+@pytest.mark.parametrize("rounds", range(6))
+async def test_who_leaves_the_port_answers_what_it_accepted(rounds: int) -> None:
+    """Wherever in its way a connection is then: it is answered now, or by who comes next."""
+    server = HealthServer(following(), HOST, 0)
+    port = await server.start()
+    await server.start_internal()
+    loop = asyncio.get_running_loop()
+    try:
+        with socket.create_connection((HOST, port)) as client:
+            client.setblocking(False)
+            client.send(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n")
+            for _ in range(rounds):
+                await asyncio.sleep(0)
+            await server.leave_public()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    assert (await loop.sock_recv(client, 12)).endswith(b"200")
+                    return
+            await server.answer_public()
+            async with asyncio.timeout(5):
+                assert (await loop.sock_recv(client, 12)).endswith(b"200")
     finally:
         await server.close()
 

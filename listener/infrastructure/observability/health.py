@@ -1,5 +1,6 @@
 """Whether the service is alive and ready, in memory and over HTTP."""
 
+import asyncio
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
@@ -114,6 +115,7 @@ class HealthServer:
         self._gateway = False
         self._public: socket.socket | None = None
         self._site: web.SockSite | None = None
+        self._accepts: socket.socket | None = None
 
     async def start(self) -> int:
         """Listen at the public port; which it is: the one asked for or, where it is in use, one of the next.
@@ -150,13 +152,20 @@ class HealthServer:
     async def answer_public(self) -> None:
         """Answer at the public port, if nobody does for us."""
         if self._site is None:
-            self._site = web.SockSite(self._runner, self.public.dup(), ssl_context=self._tls, backlog=BACKLOG)
+            self._accepts = self.public.dup()
+            self._site = web.SockSite(self._runner, self._accepts, ssl_context=self._tls, backlog=BACKLOG)
             await self._site.start()
 
     async def leave_public(self) -> None:
-        """Another process answers at the public port now."""
+        """Another process answers at the public port now.
+
+        asyncio never answers nor closes a connection that is accepted, but has no transport yet, when its
+        server is closed. So we stop accepting first, and close in the loop's next round.
+        """
         site, self._site = self._site, None
-        if site is not None:
+        if site is not None and self._accepts is not None:
+            asyncio.get_running_loop().remove_reader(self._accepts)
+            await asyncio.sleep(0)
             await site.stop()
 
     async def close(self) -> None:
