@@ -256,7 +256,7 @@ async def test_who_leaves_the_port_answers_what_it_accepted(rounds: int) -> None
     loop = asyncio.get_running_loop()
     try:
         with socket.create_connection((HOST, port)) as client:
-            client.setblocking(False)
+            client.settimeout(0)
             client.send(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n")
             for _ in range(rounds):
                 await asyncio.sleep(0)
