@@ -99,6 +99,10 @@ class Keys:
         """HASH, private."""
         return self._tagged("cursor")
 
+    def cursor_of(self, consumer: str) -> str:
+        """HASH, private: how far a consumer of the outbox other than the backend has come."""
+        return f"{self.cursor}:{consumer}"
+
     @property
     def lease(self) -> str:
         """STRING, private."""

@@ -100,17 +100,22 @@ class OutboxSize:
 
 
 class RedisOutbox:
-    """`Outbox` on Redis 7 or Valkey."""
+    """`Outbox` on Redis 7 or Valkey, as one of its consumers sees it.
 
-    def __init__(self, database: Database, keys: Keys) -> None:
+    Args:
+        database: the server.
+        keys: names of the keys.
+        consumer: whose cursor it is; empty: the backend's.
+    """
+
+    def __init__(self, database: Database, keys: Keys, consumer: str = "") -> None:
         self._database = database
         self._keys = keys
+        self._cursor = keys.cursor_of(consumer) if consumer else keys.cursor
 
     async def cursor(self) -> Cursor | None:
         """See `Outbox.cursor`."""
-        acknowledged, sending = await self._database.run(
-            "HMGET", self._keys.cursor, "acknowledged", "sending"
-        )
+        acknowledged, sending = await self._database.run("HMGET", self._cursor, "acknowledged", "sending")
         if acknowledged is None or sending is None:
             return None
         return Cursor(_parse(acknowledged), _parse(sending))
@@ -118,7 +123,7 @@ class RedisOutbox:
     async def save(self, cursor: Cursor, previous: Cursor | None) -> None:
         """See `Outbox.save`."""
         words = [*_entries(previous), *_entries(cursor)] if previous else ["", "", *_entries(cursor)]
-        saved, *found = await self._database.run_script(SAVE, [self._keys.cursor], words)
+        saved, *found = await self._database.run_script(SAVE, [self._cursor], words)
         if not saved:
             raise Superseded(f"expected the cursor {previous}, found {found}: another instance delivers")
 
