@@ -3,7 +3,7 @@
 ```python
 async with Client("redis://127.0.0.1:6379/0", chain_id=1) as client:
     candles = await client.candles("0x…", "1m", limit=300)
-    frame = polars.DataFrame(await client.columns("0x…", "1h", limit=1000, fill=True))
+    frame = polars.DataFrame(columns(await client.candles("0x…", "1h", limit=1000, fill=True)))
 ```
 
 Only keys of the public contract (docs/contract.md) are read, by reading commands. Decimals are text unless a
@@ -17,10 +17,9 @@ from typing import Final, Self
 import msgspec
 
 from listener.application.errors import ForeignData
-from listener.application.reading import HeadRecord, MarketView
+from listener.application.reading import HeadRecord, MarketView, Stretch
+from listener.application.rows import CandleRow, TradeRow
 from listener.application.use_cases.present_candles import (
-    CandleRow,
-    Columns,
     Opening,
     ccxt_row,
     columns,
@@ -32,33 +31,13 @@ from listener.infrastructure.redis.client import DEFAULT_TIMEOUT_S, Database
 from listener.infrastructure.redis.keys import Keys
 from listener.infrastructure.redis.reader import RedisReader
 
-__all__ = ["CandleRow", "Client", "HeadRecord", "MarketView", "TradeRow"]
+__all__ = ["CandleRow", "Client", "HeadRecord", "MarketView", "TradeRow", "columns"]
 
 PAGE: Final = 500
 """Markets that `Client.markets` reads at once."""
 
 Instant = Timestamp | datetime
 """Unix milliseconds, or a time that knows its zone."""
-
-
-class TradeRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A trade as in the public contract."""
-
-    id: str
-    s: str
-    t: int
-    b: int
-    bh: str
-    li: int
-    tx: str
-    side: str
-    trader: str
-    p: str
-    xp: str
-    sp: str | None = None
-    v: str
-    q: str
-    fee: str | None = None
 
 
 _trade: Final = msgspec.json.Decoder(TradeRow).decode
@@ -132,16 +111,9 @@ class Client:
             fill: give a bucket without a trade a candle too, flat, up to the committed head.
             opening: `first` as trades have it, or `previous`: at the close before, without jumps.
         """
-        query = CandleQuery(
-            market=market.lower(),
-            interval=Interval.parse(interval),
-            start=None if start is None else _ms(start),
-            end=None if end is None else _ms(end),
-            limit=limit,
-            filled=fill,
-            opening=opening,
-            newest=start is None,
-        )
+        first, until = None if start is None else _ms(start), None if end is None else _ms(end)
+        stretch = Stretch(first, until, limit, newest=start is None)
+        query = CandleQuery(market.lower(), Interval.parse(interval), stretch, fill, opening)
         return await read_candles(self._reader, query)
 
     async def ohlcv(
@@ -164,27 +136,6 @@ class Client:
         """
         rows = await self.candles(market, timeframe, start=since, limit=limit, fill=fill)
         return [ccxt_row(row) for row in rows]
-
-    async def columns(
-        self,
-        market: str,
-        interval: str,
-        *,
-        limit: int = 300,
-        start: Instant | None = None,
-        end: Instant | None = None,
-        fill: bool = False,
-        opening: Opening = "first",
-        exact: bool = False,
-    ) -> Columns:
-        """Candles as a table by column, which `polars.DataFrame` and `pandas.DataFrame` take as it is.
-
-        Arguments are those of `candles`; `exact`: decimals as text instead of floating-point numbers.
-        """
-        rows = await self.candles(
-            market, interval, limit=limit, start=start, end=end, fill=fill, opening=opening
-        )
-        return columns(rows, exact=exact)
 
     async def trades(self, market: str, limit: int = 100) -> list[TradeRow]:
         """The newest trades, newest first; `TRADES_RETENTION` are kept."""

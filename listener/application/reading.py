@@ -46,6 +46,25 @@ class MarketView(NamedTuple):
     stats: dict[str, object] | None
 
 
+class Stretch(NamedTuple):
+    """Which candles of a series: those with `start <= t < end`, times in milliseconds.
+
+    Attributes:
+        start: earliest open time; None: any.
+        end: first open time that is not wanted; None: none.
+        limit: how many at most.
+        newest: which of more than `limit`: the last ones, or the first.
+    """
+
+    start: Timestamp | None = None
+    end: Timestamp | None = None
+    limit: int = 500
+    newest: bool = True
+
+
+NEWEST: Final = Stretch()
+
+
 class MarketReader(Protocol):
     """Committed data, read only. Candles and trades come as the JSON that is stored.
 
@@ -77,26 +96,8 @@ class MarketReader(Protocol):
         """Several markets, in their order."""
         ...
 
-    async def candles(
-        self,
-        market: str,
-        interval: str,
-        *,
-        start: Timestamp | None = None,
-        end: Timestamp | None = None,
-        limit: int = 500,
-        newest: bool = True,
-    ) -> list[bytes]:
-        """Candles with `start <= t < end`, ascending.
-
-        Args:
-            market: id.
-            interval: its name.
-            start: earliest open time; None: any.
-            end: first open time that is not wanted; None: none.
-            limit: how many at most.
-            newest: which of more than `limit`: the last ones, or the first.
-        """
+    async def candles(self, market: str, interval: str, stretch: Stretch = NEWEST) -> list[bytes]:
+        """Candles of the interval of that name, ascending."""
         ...
 
     async def trades(self, market: str, limit: int) -> list[bytes]:

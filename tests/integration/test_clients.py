@@ -17,7 +17,7 @@ import pyarrow as pa
 import pytest
 
 from listener.application.errors import ForeignData, StoreUnavailable
-from listener.client import Client, HeadRecord, MarketView
+from listener.client import Client, HeadRecord, MarketView, columns
 from listener.demo.processes import free_port, start_valkey
 from listener.domain.errors import InvalidInterval, InvalidValue
 from listener.domain.value_objects import MINUTE_MS, Address
@@ -154,10 +154,9 @@ def plain(answer: Any) -> Any:
 
 
 async def test_columns_are_what_dataframes_take(client: Client) -> None:
-    """Equal columns of numbers, or of exact text; the same rows as `candles`."""
+    """Equal columns of numbers, or of exact text."""
     rows = await client.candles(token(0), "1m", fill=True, limit=50)
-    table = await client.columns(token(0), "1m", fill=True, limit=50)
-    exact = await client.columns(token(0), "1m", fill=True, limit=50, exact=True)
+    table, exact = columns(rows), columns(rows, exact=True)
     assert {len(column) for column in table.values()} == {len(rows)} == {50}
     assert table["time"] == [row.t for row in rows]
     assert exact["close"] == [row.c for row in rows]

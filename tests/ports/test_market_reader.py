@@ -10,7 +10,14 @@ import pytest
 from redis.asyncio import Redis
 
 from listener.application.errors import ForeignData, NewerSchema, StoreMisused, StoreUnavailable
-from listener.application.reading import CANDLES_MAX, MARKETS_MAX, TRADES_MAX, HeadRecord, MarketReader
+from listener.application.reading import (
+    CANDLES_MAX,
+    MARKETS_MAX,
+    TRADES_MAX,
+    HeadRecord,
+    MarketReader,
+    Stretch,
+)
 from listener.application.use_cases.read_candles import CandleQuery, read_candles
 from listener.domain.errors import InvalidValue
 from listener.domain.value_objects import MINUTE_MS, Address, Interval
@@ -193,10 +200,7 @@ async def test_a_range_is_right_open_and_cut_at_one_end(
     found = await bench.reader.candles(
         token(0),
         "1m",
-        start=None if start is None else at(start),
-        end=None if end is None else at(end),
-        limit=limit,
-        newest=newest,
+        Stretch(None if start is None else at(start), None if end is None else at(end), limit, newest),
     )
     assert minutes_of(found) == expected
 
@@ -214,9 +218,9 @@ async def test_every_answer_is_bounded(bench: Bench) -> None:
     """More than the bound, or nothing at all, is refused rather than cut without a word."""
     for wrong in (0, -1):
         with pytest.raises(InvalidValue):
-            await bench.reader.candles(token(0), "1m", limit=wrong)
+            await bench.reader.candles(token(0), "1m", Stretch(limit=wrong))
     with pytest.raises(InvalidValue, match=str(CANDLES_MAX)):
-        await bench.reader.candles(token(0), "1m", limit=CANDLES_MAX + 1)
+        await bench.reader.candles(token(0), "1m", Stretch(limit=CANDLES_MAX + 1))
     with pytest.raises(InvalidValue, match=str(TRADES_MAX)):
         await bench.reader.trades(token(0), TRADES_MAX + 1)
     with pytest.raises(InvalidValue, match=str(MARKETS_MAX)):
@@ -258,13 +262,10 @@ async def test_a_filled_series_reaches_from_the_first_trade_to_now(
     rows = await read_candles(
         bench.reader,
         CandleQuery(
-            market=token(0),
-            interval=MINUTE,
-            start=None if start is None else at(start),
-            end=None if end is None else at(end),
-            limit=limit,
+            token(0),
+            MINUTE,
+            Stretch(None if start is None else at(start), None if end is None else at(end), limit, newest),
             filled=True,
-            newest=newest,
         ),
     )
     assert [row.t for row in rows] == [at(minute) for minute in expected]
@@ -276,7 +277,7 @@ async def test_a_series_is_not_filled_back_beyond_what_is_kept(bench: Bench) -> 
     """Candles that retention let go are not replaced by a flat line."""
     await traded(bench)
     await bench.redis.zremrangebyscore(KEYS.candles(token(0), "1m"), "-inf", at(2))
-    query = CandleQuery(token(0), MINUTE, start=at(0), end=at(9), filled=True)
+    query = CandleQuery(token(0), MINUTE, Stretch(at(0), at(9)), filled=True)
     rows = await read_candles(bench.reader, query)
     assert [row.t for row in rows] == [at(7), at(8)]
     assert await read_candles(bench.reader, CandleQuery(MISSING, MINUTE, filled=True)) == []

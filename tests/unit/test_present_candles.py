@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from listener.application.errors import ForeignData
+from listener.application.rows import CandleRow
 from listener.application.use_cases.present_candles import (
     FILLED_MAX,
-    CandleRow,
     binance_row,
     ccxt_row,
     columns,

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.application.reading import HeadRecord, MarketView
+from listener.application.reading import NEWEST, HeadRecord, MarketView, Stretch
 from listener.domain.value_objects import Interval
 from listener.infrastructure.gateway.udf_feed import BadRequest, Datafeed
 from listener.infrastructure.gateway.udf_symbols import (
@@ -55,17 +55,9 @@ class Shelf:
         """See `MarketReader.intervals`."""
         return list(self.series)
 
-    async def candles(
-        self,
-        market: str,
-        interval: str,
-        *,
-        start: int | None = None,
-        end: int | None = None,
-        limit: int = 500,
-        newest: bool = True,
-    ) -> list[bytes]:
+    async def candles(self, market: str, interval: str, stretch: Stretch = NEWEST) -> list[bytes]:
         """See `MarketReader.candles`."""
+        start, end, limit, newest = stretch
         assert limit > 0
         self.reads += 1
         rows = self.series[interval] if market == MARKET else ()

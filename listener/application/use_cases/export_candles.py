@@ -5,8 +5,9 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from listener.application.reading import MarketReader
-from listener.application.use_cases.present_candles import CandleRow, Opening
+from listener.application.reading import MarketReader, Stretch
+from listener.application.rows import CandleRow
+from listener.application.use_cases.present_candles import Opening
 from listener.application.use_cases.read_candles import CandleQuery, read_candles
 from listener.domain.value_objects import Interval, Timestamp
 
@@ -75,14 +76,11 @@ async def _pages(reader: MarketReader, query: ExportQuery, market: str) -> Async
         rows = await read_candles(
             reader,
             CandleQuery(
-                market=market,
-                interval=query.interval,
-                start=start,
-                end=query.end,
-                limit=PAGE_CANDLES,
-                filled=query.filled,
-                opening=query.opening,
-                newest=False,
+                market,
+                query.interval,
+                Stretch(start, query.end, PAGE_CANDLES, newest=False),
+                query.filled,
+                query.opening,
             ),
         )
         last = len(rows) < PAGE_CANDLES

@@ -13,6 +13,7 @@ import orjson
 
 from listener.application.errors import ForeignData
 from listener.application.reading import CANDLES_MAX
+from listener.application.rows import CandleRow
 from listener.domain.errors import InvalidValue
 from listener.domain.value_objects import Interval, Timestamp
 
@@ -32,30 +33,6 @@ NUMBERS: Final = {"open": "o", "high": "h", "low": "l", "close": "c", "volume": 
 """Decimal columns of a table, and the fields they come from, in their order."""
 BOUGHT: Final = {"buy_volume": "V", "buy_quote_volume": "Q"}
 COUNTS: Final = {"trades": "n", "buys": "N"}
-
-
-class CandleRow(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
-    """A candle as in the public contract, in its order.
-
-    Attributes:
-        pc: None: the market's first candle.
-        f: None, like `L`: no trade, the bucket was filled.
-    """
-
-    t: int
-    o: str
-    h: str
-    l: str
-    c: str
-    pc: str | None = None
-    v: str
-    q: str
-    V: str
-    Q: str
-    n: int
-    N: int
-    f: str | None = None
-    L: str | None = None
 
 
 _decode: Final = msgspec.json.Decoder(CandleRow).decode

@@ -6,7 +6,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
-from listener.application.use_cases.present_candles import BOUGHT, COUNTS, NUMBERS, CandleRow
+from listener.application.rows import CandleRow
+from listener.application.use_cases.present_candles import BOUGHT, COUNTS, NUMBERS
 from listener.infrastructure.export.files import COLUMNS
 
 _values: Final = attrgetter("t", *NUMBERS.values(), *BOUGHT.values(), *COUNTS.values())

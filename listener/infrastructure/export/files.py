@@ -6,7 +6,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Protocol
 
-from listener.application.use_cases.present_candles import BOUGHT, COUNTS, NUMBERS, CandleRow
+from listener.application.rows import CandleRow
+from listener.application.use_cases.present_candles import BOUGHT, COUNTS, NUMBERS
 
 COLUMNS: Final = ("market", "time", *NUMBERS, *BOUGHT, *COUNTS)
 """Of a file, in their order."""

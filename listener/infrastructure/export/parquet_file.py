@@ -7,7 +7,8 @@ from typing import Final
 import pyarrow as pa
 from pyarrow import parquet
 
-from listener.application.use_cases.present_candles import BOUGHT, COUNTS, NUMBERS, CandleRow, columns
+from listener.application.rows import CandleRow
+from listener.application.use_cases.present_candles import BOUGHT, COUNTS, NUMBERS, columns
 from listener.infrastructure.export.files import About
 
 ROW_GROUP: Final = 50_000

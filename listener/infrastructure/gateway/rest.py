@@ -7,7 +7,7 @@ import orjson
 from fastapi import APIRouter, Path, Query, Request
 from starlette.responses import Response
 
-from listener.application.reading import HeadRecord, MarketReader, MarketView
+from listener.application.reading import HeadRecord, MarketReader, MarketView, Stretch
 from listener.application.use_cases.present_candles import CandleFormat, Opening, join_raw, render
 from listener.application.use_cases.read_candles import CandleQuery, read_candles
 from listener.domain.value_objects import Interval
@@ -181,7 +181,7 @@ class Rest:
         if start is not None and end is not None and start >= end:
             raise invalid("from: must be before to")
         head = await self._position.head()
-        query = CandleQuery(market, parsed, start, end, limit, fill, opening, start is None)
+        query = CandleQuery(market, parsed, Stretch(start, end, limit, start is None), fill, opening)
         body = await self._candles(query, form)
         if body == b"[]":
             await self._found(market)
@@ -204,17 +204,9 @@ class Rest:
 
     async def _candles(self, query: CandleQuery, form: CandleFormat) -> bytes:
         """Candles as they are stored where nothing must be computed."""
-        if form != "objects" or query.filled or query.opening != "first":
-            return render(await read_candles(self._reader, query), query.interval, form)
-        raw = await self._reader.candles(
-            query.market,
-            query.interval.name,
-            start=query.start,
-            end=query.end,
-            limit=query.limit,
-            newest=query.newest,
-        )
-        return join_raw(raw)
+        if query.plain and form == "objects":
+            return join_raw(await self._reader.candles(query.market, query.interval.name, query.stretch))
+        return render(await read_candles(self._reader, query), query.interval, form)
 
     async def _interval(self, name: str) -> Interval:
         known = await self._position.intervals()
@@ -244,7 +236,8 @@ def _opened(fields: dict[str, object]) -> bytes:
 
 def _closed(query: CandleQuery, head: HeadRecord) -> bool:
     """Whether all that was asked for ended long ago."""
-    return query.end is not None and query.end + query.interval.ms + CLOSED_AFTER_MS <= head.as_of
+    end = query.stretch.end
+    return end is not None and end + query.interval.ms + CLOSED_AFTER_MS <= head.as_of
 
 
 def _tag(items: bytes) -> str:

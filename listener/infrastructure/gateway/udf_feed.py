@@ -20,7 +20,7 @@ import msgspec
 import orjson
 
 from listener.application.interfaces import Clock
-from listener.application.reading import CANDLES_MAX, MarketReader
+from listener.application.reading import CANDLES_MAX, MarketReader, Stretch
 from listener.domain.value_objects import Interval
 from listener.infrastructure.gateway.udf_symbols import (
     TYPE,
@@ -182,7 +182,7 @@ class Datafeed:
         end = None if end_s is None else max(end_s, 0) * 1000
         start = None if start_s is None or countback is not None else max(start_s, 0) * 1000
         limit = BARS_MOST if countback is None else min(countback, BARS_MOST)
-        candles = await self._reader.candles(market, interval.name, start=start, end=end, limit=limit)
+        candles = await self._reader.candles(market, interval.name, Stretch(start, end, limit))
         if candles:
             return columns(candles)
         return await self._nothing(market, interval, start, end)
@@ -191,9 +191,8 @@ class Datafeed:
         """No bars: none in a gap, none at all, or there is no such market."""
         before = []
         if start is not None:
-            before = await self._reader.candles(
-                market, interval.name, end=start if end is None else min(start, end), limit=1
-            )
+            earlier = Stretch(end=start if end is None else min(start, end), limit=1)
+            before = await self._reader.candles(market, interval.name, earlier)
         if before:
             return b'{"s":"no_data","nextTime":%d}' % open_time_s(before[0])
         if await self._reader.market(market) is None:

@@ -7,8 +7,9 @@ from typing import Any, Final
 
 import msgspec
 import orjson
-from msgspec import UNSET, Raw, UnsetType
+from msgspec import Raw
 
+from listener.application.rows import CandleRow, TradeRow
 from listener.application.state import BlockUndo, MarketUndo, Written
 from listener.domain.entities import Candle, Market, MarketStats, Trade
 from listener.domain.value_objects import (
@@ -39,77 +40,39 @@ _place: Final = lru_cache(PARSED_REMEMBERED)(TradeId.parse)
 _json: Final = msgspec.json.Encoder().encode
 
 
-class _Candle(msgspec.Struct, gc=False):
-    """A candle as in the public contract, in its order. What is unset is left out."""
-
-    t: int
-    o: str
-    h: str
-    l: str
-    c: str
-    pc: str | UnsetType
-    v: str
-    q: str
-    V: str
-    Q: str
-    n: int
-    N: int
-    f: str
-    L: str
-
-
-class _Trade(msgspec.Struct, gc=False):
-    """A trade as in the public contract, in its order. What is unset is left out."""
-
-    id: str
-    s: str
-    t: int
-    b: int
-    bh: str
-    li: int
-    tx: str
-    side: str
-    trader: str
-    p: str
-    xp: str
-    sp: str | UnsetType
-    v: str
-    q: str
-    fee: str | UnsetType
-
-
-def _candle(candle: Candle, market: Market) -> _Candle:
+def candle_row(candle: Candle, market: Market) -> CandleRow:
+    """A candle as in the public contract."""
     t, o, h, l, c, base, quote, bought_base, bought_quote, trades, buys, first, last, previous = candle
     base_decimals, quote_decimals = market.base_decimals, market.quote_decimals
     v, q = format_units(base, base_decimals), format_units(quote, quote_decimals)
     opened, closed = _price(o), _price(c)
-    return _Candle(
-        t,
-        opened,
-        opened if h is o else closed if h is c else _price(h),
-        opened if l is o else closed if l is c else _price(l),
-        closed,
-        UNSET if previous is None else _price(previous),
-        v,
-        q,
-        v if bought_base == base else format_units(bought_base, base_decimals),
-        q if bought_quote == quote else format_units(bought_quote, quote_decimals),
-        trades,
-        buys,
-        f"{first[0]}-{first[1]}",
-        f"{last[0]}-{last[1]}",
+    return CandleRow(
+        t=t,
+        o=opened,
+        h=opened if h is o else closed if h is c else _price(h),
+        l=opened if l is o else closed if l is c else _price(l),
+        c=closed,
+        pc=None if previous is None else _price(previous),
+        v=v,
+        q=q,
+        V=v if bought_base == base else format_units(bought_base, base_decimals),
+        Q=q if bought_quote == quote else format_units(bought_quote, quote_decimals),
+        n=trades,
+        N=buys,
+        f=f"{first[0]}-{first[1]}",
+        L=f"{last[0]}-{last[1]}",
     )
 
 
 def candle_fields(candle: Candle, market: Market) -> dict[str, str | int]:
     """A candle as in the public contract."""
-    fields: Fields = msgspec.to_builtins(_candle(candle, market))
+    fields: Fields = msgspec.to_builtins(candle_row(candle, market))
     return fields
 
 
 def encode_candle(candle: Candle, market: Market) -> bytes:
     """A candle as a member of its ZSET."""
-    return _json(_candle(candle, market))
+    return _json(candle_row(candle, market))
 
 
 def decode_candle(data: bytes | Mapping[str, Any], base_decimals: int, quote_decimals: int) -> Candle:
@@ -141,27 +104,27 @@ def encode_trade(trade: Trade, market: Market) -> bytes:
         is_buy, trader, base, quote, fee, reserves, exponent, by_reserves,
     ) = trade  # fmt: skip
     xp = format_decimal(ratio(quote, base, exponent))
-    sp: str | UnsetType = UNSET
+    sp: str | None = None
     if reserves is not None and reserves[0] and reserves[1]:
         sp = format_decimal(ratio(reserves[1], reserves[0], exponent))
     base_decimals, quote_decimals = market.base_decimals, market.quote_decimals
     return _json(
-        _Trade(
-            f"{block}-{log_index}",
-            market_id,
-            timestamp,
-            block,
-            block_hash,
-            log_index,
-            tx_hash,
-            "buy" if is_buy else "sell",
-            trader,
-            xp if sp is UNSET or not by_reserves else sp,
-            xp,
-            sp,
-            format_units(base, base_decimals),
-            format_units(quote, quote_decimals),
-            UNSET if fee is None else format_units(fee, quote_decimals),
+        TradeRow(
+            id=f"{block}-{log_index}",
+            s=market_id,
+            t=timestamp,
+            b=block,
+            bh=block_hash,
+            li=log_index,
+            tx=tx_hash,
+            side="buy" if is_buy else "sell",
+            trader=trader,
+            p=xp if sp is None or not by_reserves else sp,
+            xp=xp,
+            sp=sp,
+            v=format_units(base, base_decimals),
+            q=format_units(quote, quote_decimals),
+            fee=None if fee is None else format_units(fee, quote_decimals),
         )
     )
 

@@ -7,9 +7,11 @@ from listener.application.errors import ForeignData, NewerSchema
 from listener.application.reading import (
     CANDLES_MAX,
     MARKETS_MAX,
+    NEWEST,
     TRADES_MAX,
     HeadRecord,
     MarketView,
+    Stretch,
     bounded,
 )
 from listener.domain.errors import InvalidValue
@@ -97,17 +99,9 @@ class RedisReader:
             found += [_view(*pieces) for pieces in zip(part, answers, answers, strict=True)]
         return found
 
-    async def candles(
-        self,
-        market: str,
-        interval: str,
-        *,
-        start: Timestamp | None = None,
-        end: Timestamp | None = None,
-        limit: int = 500,
-        newest: bool = True,
-    ) -> list[bytes]:
+    async def candles(self, market: str, interval: str, stretch: Stretch = NEWEST) -> list[bytes]:
         """See `MarketReader.candles`."""
+        start, end, limit, newest = stretch
         bounded(limit, CANDLES_MAX, "candles")
         key = self._keys.candles(market, interval)
         first: Word = "-inf" if start is None else start

@@ -1,0 +1,52 @@
+"""Candles and trades as the public contract has them: what is stored, told and read."""
+
+import msgspec
+
+
+class CandleRow(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """A candle, its fields in the contract's order.
+
+    Attributes:
+        pc: None: the market's first candle.
+        f: None, like `L`: no trade, the bucket was filled.
+    """
+
+    t: int
+    o: str
+    h: str
+    l: str
+    c: str
+    pc: str | None = None
+    v: str
+    q: str
+    V: str
+    Q: str
+    n: int
+    N: int
+    f: str | None = None
+    L: str | None = None
+
+
+class TradeRow(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """A trade, its fields in the contract's order.
+
+    Attributes:
+        sp: None: the reserves after it are not known.
+        fee: None: its venue does not say.
+    """
+
+    id: str
+    s: str
+    t: int
+    b: int
+    bh: str
+    li: int
+    tx: str
+    side: str
+    trader: str
+    p: str
+    xp: str
+    sp: str | None = None
+    v: str
+    q: str
+    fee: str | None = None
