@@ -19,9 +19,10 @@ from pyarrow import parquet
 from redis import Redis
 from typer.testing import CliRunner
 
-from listener import cli
 from listener.application.errors import InvalidConfiguration
 from listener.application.use_cases.export_candles import PAGE_CANDLES
+from listener.cli import app
+from listener.commands.terminal import console
 from listener.config.settings import Settings
 from listener.demo.processes import start_valkey
 from listener.domain.value_objects import MINUTE_MS, ONE_MINUTE
@@ -88,7 +89,7 @@ def settings(port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setenv("CHAIN_ID", str(CHAIN_ID))
     monkeypatch.setenv("REDIS_URL", f"redis://127.0.0.1:{port}")
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr(cli.console, "width", 1000)
+    monkeypatch.setattr(console, "width", 1000)
 
 
 @pytest.fixture
@@ -100,7 +101,7 @@ def redis(port: int) -> Iterator[Redis]:
 
 def export(*words: str) -> tuple[int, str]:
     """Exit code and output of `listener export`."""
-    result = CliRunner().invoke(cli.app, ["export", *words])
+    result = CliRunner().invoke(app, ["export", *words])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output
