@@ -13,12 +13,8 @@ from itertools import pairwise
 from typing import Final
 
 from listener.application.errors import (
-    ChainRestarted,
-    InconsistentReply,
     ListenerError,
-    NodeBehind,
     OrphanedHead,
-    ReorgTooDeep,
     StoreUnavailable,
     Superseded,
 )
@@ -34,13 +30,14 @@ from listener.application.interfaces import (
 )
 from listener.application.services.corrections import Corrections
 from listener.application.services.fetching import Fetcher, FetchLimits
+from listener.application.services.finality import FinalBlocks
+from listener.application.services.fork import find_ancestor
 from listener.application.services.loading import Behind, Runs
 from listener.application.services.markets import Markets
-from listener.application.services.recovery import RESET_HINT, Recovery
+from listener.application.services.recovery import Recovery
 from listener.application.services.tip_watch import TipWatch
 from listener.application.services.undos import RecentUndos
 from listener.application.state import (
-    MOST_UNDOABLE,
     ChangeSet,
     Head,
     MarketState,
@@ -70,8 +67,6 @@ AUDIT_PATIENCE_S: Final = 30.0
 AUDIT_POLL_S: Final = 0.2
 AUDIT_LOOKS: Final = 5
 """After so many, the node is asked again what is ours still and how far history goes."""
-FINALIZED_EVERY_S: Final = 15.0
-"""How often the node is asked which block it calls final."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +140,7 @@ class Follower:
             fingerprint=fingerprint,
         )
         self._tip = TipWatch(clock, observer, limits.stall_s)
+        self._final = FinalBlocks(chain, clock, rules.finality)
         self._fetcher = Fetcher(chain, limits.fetch)
         self._state: StreamState | None = None
         self._markets = Markets(store, limits.cached_markets, lambda: self.state.head, self._settle)
@@ -155,7 +151,6 @@ class Follower:
         self._trades = 0
         self._passed_minute = -1
         self._hinted = False
-        self._finalized_at: float | None = None
         self._waits_for_audit: tuple[int, float] | None = None
         self._at_tip: Timestamp | None = None
 
@@ -222,7 +217,7 @@ class Follower:
         self._corrections.clear()
         self._undos.clear()
         self._passed_minute = -1
-        self._finalized_at = None
+        self._final.forget()
         self._waits_for_audit = None
 
     def unaudited(self, limit: int) -> Sequence[Written]:
@@ -248,7 +243,7 @@ class Follower:
         identity = await self._recovery.identify()
         if self._state is None:
             self._state = await self._recovery.take_over(identity)
-        await self._ask_finalized()
+        await self._final.ask(self.state)
 
     async def _step(self, hint: BlockRef | None) -> bool:
         """Do the one thing that follows from the newest known block; whether there may be more to do.
@@ -284,7 +279,7 @@ class Follower:
 
     async def _catch_up(self, tip: BlockRef) -> None:
         """Commit final blocks by ranges, then the others one by one; a block that was corrected alone."""
-        final, last = await self._final_number(tip), tip.number
+        final, last = await self._final.newest(self.state, tip), tip.number
         corrected = self._corrections.next_above(self.state.head.number)
         if corrected is not None and corrected <= final:
             final, last = corrected - 1, corrected
@@ -356,31 +351,6 @@ class Follower:
                 break
         return None
 
-    async def _final_number(self, tip: BlockRef) -> int:
-        """The newest block that cannot be undone any more; not above the tip, perhaps below our head."""
-        await self._ask_finalized()
-        finality, finalized = self._rules.finality, self.state.finalized
-        floor = tip.number - MOST_UNDOABLE
-        high = tip.number - finality.blocks
-        if finalized is not None:
-            high = min(high, finalized)
-        low = max(self.state.head.number, floor)
-        while finality.ms and low < high:
-            middle = (low + high + 1) // 2
-            if tip.timestamp - (await self._chain.block(middle)).timestamp >= finality.ms:
-                low = middle
-            else:
-                high = middle - 1
-        return max(high, floor)
-
-    async def _ask_finalized(self) -> None:
-        """Learn which block the node calls final, now and then."""
-        now = self._clock.monotonic()
-        if self._finalized_at is None or now - self._finalized_at >= FINALIZED_EVERY_S:
-            block = await self._chain.finalized()
-            self.state.finalized = block.number if block else None
-            self._finalized_at = now
-
     async def _commit_history(self, run: History, tip: BlockRef) -> None:
         """Fold a run, wait until the one before it is committed, and begin to commit it."""
         started = self._clock.monotonic()
@@ -406,7 +376,7 @@ class Follower:
         self._observer.progress(changes.head.number, tip.number, self._trades)
 
     async def _commit_live(self, facts: BlockFacts) -> None:
-        await self._ask_finalized()
+        await self._final.ask(self.state)
         right = self._corrections.of(facts.block) or facts
         await self._process(right)
 
@@ -444,17 +414,7 @@ class Follower:
 
     async def _roll_back(self, suspect: int) -> None:
         """Find the newest block that both chains have, and make it the head."""
-        head = self.state.head
-        if suspect == head.number - 1 and (await self._chain.block(head.number)).hash == head.hash:
-            raise InconsistentReply(f"block {head.number} is ours, and its successor has another parent")
-        ours = {block.number: block for block in self.state.recent()}
-        oldest = self.state.recent()[0]
-        number = suspect
-        while number >= oldest.number:
-            if (await self._chain.block(number)).hash == ours[number].hash:
-                return await self._undo(ours[number])
-            number -= 1
-        raise await self._too_deep(oldest)
+        await self._undo(await find_ancestor(self.state, suspect, self._chain, self._tip.highest))
 
     async def _undo(self, ancestor: BlockRef) -> None:
         """Undo the blocks above `ancestor`."""
@@ -479,33 +439,6 @@ class Follower:
             live=self._tell,
         )
         await self._commit_and_follow(changes, started)
-
-    async def _too_deep(self, oldest: BlockRef) -> ListenerError:
-        """What it means that the node's chain differs from ours at the oldest block that can be compared.
-
-        A node that lags behind the one that gave us these blocks may still show what was there before a
-        reorg, and that passes.
-        """
-        if oldest.number == self.state.base:
-            return ChainRestarted(
-                f"the node's chain differs from ours at block {oldest.number}, where the stored data begins: "
-                f"a dev chain that was restarted or reverted; {RESET_HINT}"
-            )
-        tip = (await self._chain.tip()).number
-        highest = max(self._tip.highest, self.state.head.number)
-        if tip < highest:
-            return NodeBehind(
-                f"the node differs from us at block {oldest.number}, and has {tip} blocks where "
-                f"{highest} were seen"
-            )
-        if (await self._chain.block(oldest.number)).hash == oldest.hash:
-            return InconsistentReply(f"the node has answered in two ways about block {oldest.number}")
-        return ReorgTooDeep(
-            f"the node's chain differs from ours at block {oldest.number} already, deeper than the "
-            f"{self.state.head.number - oldest.number} blocks that can be undone (FINALITY_WINDOW); nothing "
-            "was changed; run `listener verify --repair` to load the chain anew beside the stored data and "
-            f"switch over, or `listener resync --from {self.state.base + 1}`"
-        )
 
     async def _let_time_pass(self) -> None:
         """Bring rolling figures to the wall clock, a slice of the due markets at a time.
