@@ -30,7 +30,7 @@ from listener.application.errors import (
     WrongChain,
 )
 from listener.application.interfaces import MarketStore, RowId
-from listener.application.services import follower
+from listener.application.services import finality
 from listener.application.services.auditor import AuditLimits, Auditor
 from listener.application.services.fetching import FetchLimits
 from listener.application.services.follower import (
@@ -1375,7 +1375,7 @@ async def test_a_tag_that_moves_lets_before_images_go() -> None:
 @pytest.fixture
 def few_undoable(monkeypatch: pytest.MonkeyPatch) -> int:
     """So many before-images are kept at most."""
-    for module in (follower, state):
+    for module in (finality, state):
         monkeypatch.setattr(module, "MOST_UNDOABLE", 12)
     return 12
 

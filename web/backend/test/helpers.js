@@ -136,3 +136,24 @@ export async function eventually(what, holds, timeoutMs = 5_000) {
     await new Promise((resolve) => setTimeout(resolve, 20))
   }
 }
+
+/** A server whose chain already has a market with some history. @param {import('node:test').TestContext} t @param {Record<string, string>} [env] */
+export async function startWithHistory(t, env = {}) {
+  const redis = await connectRedis(t)
+  const chain = freshChain()
+  const keys = keysOf(String(chain))
+  await redis.zAdd(keys.markets, [{ score: 1000, value: MARKET }, { score: 2000, value: OTHER }])
+  await redis.hSet(keys.market(MARKET), asHash(record(1000, { symbol: 'AAA' })))
+  await redis.hSet(keys.market(OTHER), asHash(record(2000, { symbol: 'BBB', status: 'graduated' })))
+  await redis.hSet(keys.stats(MARKET), asHash(stats({ quoteVolume: '900', count: 9 })))
+  await redis.hSet(keys.stats(OTHER), asHash(stats({ quoteVolume: '1', priceChangePercent: '-20' })))
+  for (let i = 0; i < 20; i += 1) {
+    const t0 = i * 60_000
+    await redis.zAdd(keys.candles(MARKET, '1m'), { score: t0, value: JSON.stringify(candle(t0, { c: String(i + 1) })) })
+  }
+  for (let b = 1; b <= 5; b += 1) await redis.lPush(keys.trades(MARKET), JSON.stringify(trade(b)))
+  await redis.hSet(keys.head, asHash({ number: 5, hash: '0x5', timestamp: Date.now(), epoch: 1, seq: 0 }))
+  const backend = await startBackend(t, { CHAIN_ID: String(chain), ...env })
+  await eventually('state is read', () => backend.state.size === 2)
+  return { ...backend, redis, keys, out: new Envelopes(chain) }
+}
