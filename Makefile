@@ -24,7 +24,7 @@ test: test-contracts test-python  ## every test, on real components
 test-contracts: $(COMPILED)  ## the Solidity contracts, under Hardhat
 	npx hardhat test
 
-test-python: $(VENV)/.ready $(NODE_READY) $(COMPILED) system-packages  ## units, ports, integration and end to end; coverage of domain and application
+test-python: $(VENV)/.ready $(NODE_READY) $(COMPILED) system-packages $(BIN)/promtool  ## units, ports, integration and end to end; coverage of domain and application
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --cov --cov-report=term $(PYTEST_ARGS)
 
 bench-quick: $(VENV)/.ready $(NODE_READY)  ## a minute: backfill, live latency and plain web3.py code, checked against the oracle
@@ -60,6 +60,16 @@ system-packages:
 	  else \
 	    echo "Tests need these programs: install them, e.g. 'sudo apt-get install $$missing'."; exit 1; \
 	  fi; fi
+
+# Prometheus' own check of the alert rules: one program out of Debian's package, which would start a server.
+$(BIN)/promtool: | $(VENV)/.ready system-packages
+	@found=$$(command -v promtool) && ln -sf "$$found" $@ || { \
+	  rm -rf $(VENV)/prometheus && mkdir $(VENV)/prometheus && cd $(VENV)/prometheus && \
+	  { [ "$$(id -u)" != 0 ] || [ -n "$$(apt-cache policy prometheus)" ] || apt-get update -qq; } && \
+	  apt-get download -qq prometheus 2>/dev/null && \
+	  dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x --strip-components=3 ./usr/bin/promtool && \
+	  rm prometheus_*.deb && mv promtool "$(CURDIR)/$@"; \
+	} || { echo "Tests need promtool: install it, e.g. 'sudo apt-get install prometheus'."; exit 1; }
 
 $(VENV)/.ready: requirements-dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed (PYTHON=python3.12 make …)"; exit 1; }
