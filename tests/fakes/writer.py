@@ -4,14 +4,16 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from listener.application.interfaces import ChainIdentity, MarketStore
-from listener.application.state import ChangeSet, MarketState, Rules, StreamState
+from listener.application.state import ChangeSet, Finality, MarketState, Rules, StreamState
 from listener.application.use_cases.process_block import process_blocks
 from listener.application.use_cases.refresh_stats import refresh
 from listener.application.use_cases.resolve_block import resolve_blocks, tokens_to_read
 from listener.application.use_cases.rollback import roll_back
 from listener.domain.facts import BlockFacts
 from listener.domain.value_objects import MarketId, Timestamp
+from tests.fakes.build import created, rules
 from tests.fakes.chain import LocalChain
+from tests.fakes.store import FakeStore
 
 T = TypeVar("T")
 
@@ -24,6 +26,16 @@ def finish(coroutine: Coroutine[Any, Any, T]) -> T:
         return end.value  # type: ignore[no-any-return]
     coroutine.close()
     raise AssertionError("the coroutine waits for something")
+
+
+async def following() -> "Writer":
+    """A writer in memory that has followed a chain on which market 0 was created."""
+    by = rules(finality=Finality(4))
+    writer = Writer(LocalChain(), FakeStore(by), by)
+    await writer.start()
+    writer.chain.mine(created(0))
+    await writer.follow()
+    return writer
 
 
 class Writer:

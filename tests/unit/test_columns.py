@@ -30,6 +30,7 @@ from listener.infrastructure.decimal_texts import quotients, units
 from listener.infrastructure.exact import extremes
 from listener.infrastructure.redis.codec import encode_trade
 from listener.infrastructure.redis.trade_texts import encode_newest
+from tests.fakes.amounts import sizes
 from tests.fakes.build import MONDAY_MS, curve, digest, market, rules, swap, token
 from tests.fakes.bulk import columns
 
@@ -345,16 +346,6 @@ def test_units_are_written_as_one_by_one(amounts: list[int], decimals: int) -> N
     halves = np.array([[amount >> 64, amount & (1 << 64) - 1] for amount in amounts], np.uint64)
     told = [row.tobytes().translate(None, b"\0").decode() for row in units(halves, decimals)]
     assert told == [format_units(amount, decimals) for amount in amounts]
-
-
-sizes = st.one_of(
-    st.integers(1, (1 << 128) - 1),
-    st.integers(1, 1 << 64),
-    st.integers(1, 1000),
-    st.integers(0, 38).map(lambda power: 10**power),
-    st.integers(1, 38).map(lambda power: 10**power - 1),
-    st.integers(0, 127).map(lambda power: 1 << power),
-)
 
 
 @given(

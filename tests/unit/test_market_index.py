@@ -53,6 +53,17 @@ class Shelf:
         return [self.markets.get(market) for market in markets]
 
 
+async def loaded(count: int, volume: str = "0") -> tuple[Shelf, MarketIndex]:
+    """A shelf with so many markets, and an index that knows them."""
+    shelf = Shelf()
+    for number in range(count):
+        shelf.put(f"m{number}", number, volume)
+    index = index_of(shelf)
+    await index.refresh()
+    shelf.asked.clear()
+    return shelf, index
+
+
 def _created(view: MarketView) -> int:
     created = view.record["createdAt"]
     assert isinstance(created, int)
@@ -98,11 +109,7 @@ async def test_a_market_of_a_time_that_was_passed_is_found() -> None:
 async def test_more_than_fit_are_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded."""
     monkeypatch.setattr(market_index, "MARKETS_MAX", 5)
-    shelf = Shelf()
-    for number in range(9):
-        shelf.put(f"m{number}", number)
-    index = index_of(shelf)
-    await index.refresh()
+    _, index = await loaded(9)
     assert (len(index), index.complete) == (5, False)
 
 
@@ -115,12 +122,7 @@ def rows(*events: tuple[str, bytes], missed: bool = False) -> RowBatch:
 async def test_rows_say_what_to_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A market whose figures changed, a new one and a graduated one are read; others are not."""
     monkeypatch.setattr(market_index, "HEAL_MAX", 0)
-    shelf = Shelf()
-    for number in range(5):
-        shelf.put(f"m{number}", number, "1")
-    index = index_of(shelf)
-    await index.refresh()
-    shelf.asked.clear()
+    shelf, index = await loaded(5, "1")
     shelf.put("m2", 2, "100")
     index.follow(
         rows(
@@ -139,12 +141,7 @@ async def test_rows_say_what_to_read_again(monkeypatch: pytest.MonkeyPatch) -> N
 async def test_after_a_gap_all_are_read_again(batch: RowBatch, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where rows were missed nobody knows what changed."""
     monkeypatch.setattr(market_index, "HEAL_MAX", 0)
-    shelf = Shelf()
-    for number in range(5):
-        shelf.put(f"m{number}", number)
-    index = index_of(shelf)
-    await index.refresh()
-    shelf.asked.clear()
+    shelf, index = await loaded(5)
     index.follow(batch)
     await index.refresh()
     assert sorted(shelf.asked) == sorted(shelf.markets)
@@ -153,11 +150,7 @@ async def test_after_a_gap_all_are_read_again(batch: RowBatch, monkeypatch: pyte
 async def test_what_nobody_named_is_right_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     """Some markets are read again in turn, so that an error does not stay."""
     monkeypatch.setattr(market_index, "HEAL_MAX", 2)
-    shelf = Shelf()
-    for number in range(5):
-        shelf.put(f"m{number}", number)
-    index = index_of(shelf)
-    await index.refresh()
+    shelf, index = await loaded(5)
     shelf.put("m4", 4, "100")
     for _ in range(4):
         await index.refresh()

@@ -13,7 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from listener.application.errors import NodeUnavailable, StoreUnavailable
 from listener.application.interfaces import RowId
-from listener.application.state import ChangeSet, Finality
+from listener.application.state import ChangeSet
 from listener.infrastructure.clock import SystemClock
 from listener.infrastructure.observability.health import Health, HealthServer
 from listener.infrastructure.observability.logs import SecretMask
@@ -27,12 +27,11 @@ from listener.infrastructure.observability.metered import (
 from listener.infrastructure.observability.metrics import PENDING_MOST, Metrics
 from listener.infrastructure.observability.progress import ProgressDisplay
 from listener.infrastructure.observability.system import get_system_metrics
-from tests.fakes.build import block, created, rules, swap
+from tests.fakes.build import block, swap
 from tests.fakes.chain import LocalChain
 from tests.fakes.clock import FakeClock
 from tests.fakes.node import FakeNode, serving
-from tests.fakes.store import FakeStore
-from tests.fakes.writer import Writer
+from tests.fakes.writer import Writer, following
 
 COMMIT_US_MOST = 100
 """What counting a commit may cost, in microseconds; it takes some 5."""
@@ -66,16 +65,6 @@ def metrics(health: Health, clock: FakeClock) -> Metrics:
     return Metrics(health, clock)
 
 
-async def writer() -> Writer:
-    """Of a stream whose market 0 exists."""
-    by = rules(finality=Finality(4))
-    made = Writer(LocalChain(), FakeStore(by), by)
-    await made.start()
-    made.chain.mine(created(0))
-    await made.follow()
-    return made
-
-
 async def next_commit(made: Writer, trades: int = 1) -> ChangeSet:
     """A block with so many trades, committed."""
     made.chain.mine(*[swap(0)] * trades)
@@ -84,7 +73,7 @@ async def next_commit(made: Writer, trades: int = 1) -> ChangeSet:
 
 async def test_commits_are_counted_by_kind(metrics: Metrics) -> None:
     """Blocks near the head, time that passes, history and reorgs, with their trades."""
-    made = await writer()
+    made = await following()
     metrics.committed(await next_commit(made, 3), 0.02)
     metrics.committed(await next_commit(made, 2), 0.02)
     late = await made.pass_time(made.state.head.as_of + 25 * 3_600_000)
@@ -112,7 +101,7 @@ async def test_commits_are_counted_by_kind(metrics: Metrics) -> None:
 
 async def test_rejected_logs_have_their_reasons(metrics: Metrics) -> None:
     """Each reason is a series of its own."""
-    changes = replace(await next_commit(await writer()), rejected=Counter(stranger=3, malformed=1))
+    changes = replace(await next_commit(await following()), rejected=Counter(stranger=3, malformed=1))
     metrics.committed(changes, 0.01)
     metrics.committed(replace(changes, rejected=Counter(stranger=2)), 0.01)
     found = samples(metrics)
@@ -122,7 +111,7 @@ async def test_rejected_logs_have_their_reasons(metrics: Metrics) -> None:
 
 async def test_lag_is_that_of_the_newest_block(metrics: Metrics, clock: FakeClock) -> None:
     """In blocks against the node's newest, in seconds against the clock; nothing before both are known."""
-    made = await writer()
+    made = await following()
     assert (metrics.lag_blocks, metrics.lag_s) == (0, 0)
     changes = await next_commit(made)
     metrics.committed(changes, 0.01)
@@ -137,7 +126,7 @@ async def test_lag_is_that_of_the_newest_block(metrics: Metrics, clock: FakeCloc
 
 async def test_head_to_commit_is_timed_once_for_each_head(metrics: Metrics, clock: FakeClock) -> None:
     """From the first word of it; a head that is told twice, or caught up with as history, does not count."""
-    made = await writer()
+    made = await following()
     number = made.state.head.number + 1
     metrics.heard(block(number))
     clock.pass_ms(40)
@@ -155,7 +144,7 @@ async def test_head_to_commit_is_timed_once_for_each_head(metrics: Metrics, cloc
 
 async def test_rows_wait_until_they_are_acknowledged(metrics: Metrics, clock: FakeClock) -> None:
     """How many, and since when; a new epoch counts from its first row."""
-    base = await next_commit(await writer())
+    base = await next_commit(await following())
 
     def commit(epoch: int, seq: int) -> None:
         metrics.committed(replace(base, head=replace(base.head, epoch=epoch, seq=seq)), 0.01)
@@ -179,7 +168,7 @@ async def test_rows_wait_until_they_are_acknowledged(metrics: Metrics, clock: Fa
 
 async def test_a_backend_that_is_away_for_long_takes_no_memory(metrics: Metrics, clock: FakeClock) -> None:
     """The age stays that of the oldest row."""
-    base = await next_commit(await writer())
+    base = await next_commit(await following())
     for seq in range(1, PENDING_MOST + 50):
         metrics.committed(replace(base, head=replace(base.head, epoch=1, seq=seq)), 0)
     clock.pass_ms(60_000)
@@ -190,7 +179,7 @@ async def test_a_backend_that_is_away_for_long_takes_no_memory(metrics: Metrics,
 async def test_without_a_backend_nothing_waits(health: Health, clock: FakeClock) -> None:
     """Rows are written for readers, and nobody acknowledges them."""
     metrics = Metrics(health, clock, delivers=False)
-    base = await next_commit(await writer())
+    base = await next_commit(await following())
     metrics.committed(base, 0.01)
     metrics.committed(replace(base, head=replace(base.head, seq=base.head.seq + 9)), 0.01)
     clock.pass_ms(9_000)
@@ -217,7 +206,7 @@ def test_states_are_those_of_the_health(metrics: Metrics, health: Health) -> Non
 async def test_the_observer_counts_and_logs(metrics: Metrics, health: Health) -> None:
     """What it is told reaches both the figures and the health."""
     observer = MeteredObserver(metrics, health, ProgressDisplay(), SecretMask(()))
-    changes = await next_commit(await writer())
+    changes = await next_commit(await following())
     observer.committed(changes, 0.01)
     observer.delivered(RowId(1, 1), 4, 0.01)
     observer.trouble("node", NodeUnavailable("away"), 1)
@@ -347,7 +336,7 @@ async def test_metrics_over_http(metrics: Metrics, health: Health) -> None:
 
 async def test_counting_a_commit_costs_little(metrics: Metrics) -> None:
     """A few microseconds: a hundred times less than a block."""
-    changes = await next_commit(await writer())
+    changes = await next_commit(await following())
     rounds = 2_000
     best = min(_timed(metrics, changes, rounds) for _ in range(5))
     assert best / rounds * 1e6 < COMMIT_US_MOST

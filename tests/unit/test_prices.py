@@ -17,15 +17,8 @@ from listener.infrastructure.prices import (
     prices_of,
     ratios,
 )
+from tests.fakes.amounts import sizes
 
-sizes = st.one_of(
-    st.integers(1, (1 << 128) - 1),
-    st.integers(1, 1 << 64),
-    st.integers(1, 1000),
-    st.integers(0, 38).map(lambda power: 10**power),
-    st.integers(1, 38).map(lambda power: 10**power - 1),
-    st.integers(0, 127).map(lambda power: 1 << power),
-)
 single = st.builds(ratio, sizes, sizes, st.integers(-300, 300))
 
 

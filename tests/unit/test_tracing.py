@@ -11,7 +11,6 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from listener.application.interfaces import RowId
-from listener.application.state import Finality
 from listener.config.settings import load_settings
 from listener.infrastructure.clock import SystemClock
 from listener.infrastructure.observability import tracing
@@ -20,11 +19,9 @@ from listener.infrastructure.observability.logs import SecretMask
 from listener.infrastructure.observability.metrics import Metrics
 from listener.infrastructure.observability.progress import ProgressDisplay
 from listener.infrastructure.observability.tracing import TracedObserver
-from tests.fakes.build import block, created, rules, swap
-from tests.fakes.chain import LocalChain
+from tests.fakes.build import block, swap
 from tests.fakes.clock import FakeClock
-from tests.fakes.store import FakeStore
-from tests.fakes.writer import Writer
+from tests.fakes.writer import following
 
 
 class Traced:
@@ -59,16 +56,6 @@ def ms(span: ReadableSpan) -> float:
     assert span.start_time is not None
     assert span.end_time is not None
     return (span.end_time - span.start_time) / 1e6
-
-
-async def following() -> Writer:
-    """A writer whose market 0 exists."""
-    by = rules(finality=Finality(4))
-    writer = Writer(LocalChain(), FakeStore(by), by)
-    await writer.start()
-    writer.chain.mine(created(0))
-    await writer.follow()
-    return writer
 
 
 async def test_a_block_and_its_commit(traced: Traced) -> None:
