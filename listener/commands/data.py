@@ -11,6 +11,7 @@ from rich.table import Table
 
 from listener.application.errors import InvalidConfiguration
 from listener.commands.terminal import REDIS_TIMEOUT_S, console, fail, run, settings_or_exit
+from listener.config.settings import ReaderSettings
 from listener.domain.errors import InvalidInterval
 from listener.domain.value_objects import Interval
 from listener.infrastructure.redis.client import Database
@@ -29,7 +30,7 @@ def candles(
     plot: Annotated[bool, typer.Option("--plot", help="draw a chart")] = False,
 ) -> None:
     """Print a market's candles."""
-    settings = settings_or_exit()
+    settings = settings_or_exit(ReaderSettings)
     try:
         Interval.parse(interval)
     except InvalidInterval as error:
@@ -81,7 +82,7 @@ def export(
     """Write candles to a Parquet or CSV file. Memory stays the same, however many there are."""
     from listener.exporting import Export, ExportDisplay, export, format_of, parse_instant
 
-    settings = settings_or_exit()
+    settings = settings_or_exit(ReaderSettings)
     try:
         wanted = Export(
             market=market,
@@ -122,7 +123,7 @@ def top(
     from listener.infrastructure.redis.reader import RedisReader
     from listener.top import Watch, show
 
-    settings = settings_or_exit()
+    settings = settings_or_exit(ReaderSettings)
     url = metrics or f"http://127.0.0.1:{settings.websocket_port}/metrics"
 
     async def watch() -> None:

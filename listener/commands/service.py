@@ -10,6 +10,7 @@ import typer
 
 from listener import __version__
 from listener.commands.terminal import console, fail, run, settings_or_exit
+from listener.config.settings import ReaderSettings
 from listener.infrastructure.observability.logs import SecretMask
 
 app = typer.Typer()
@@ -34,7 +35,7 @@ def serve(
     """Serve charts and browsers from Redis, without following a chain; several may run side by side."""
     from listener.serving import run_alone
 
-    raise typer.Exit(run_alone(settings_or_exit(), host, port))
+    raise typer.Exit(run_alone(settings_or_exit(ReaderSettings), host, port))
 
 
 @app.command()
@@ -77,7 +78,7 @@ def doctor() -> None:
 @app.command()
 def health() -> None:
     """Ask the running service on this host whether it is alive; exit code 0 or 1."""
-    settings = settings_or_exit()
+    settings = settings_or_exit(ReaderSettings)
     port, scheme = settings.websocket_port, "https" if settings.gateway_tls_cert else "http"
     anyone = ssl.create_default_context()  # the certificate names another host than this one
     anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from listener.commands.terminal import REDIS_TIMEOUT_S, console, run, settings_or_exit
+from listener.config.settings import ReaderSettings
 from listener.infrastructure.observability.logs import SecretMask
 from listener.infrastructure.redis.client import Database
 from listener.infrastructure.redis.keys import Keys
@@ -91,7 +92,7 @@ def _piece(value: object) -> str:
 @app.command()
 def reset(*, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
     """Remove everything stored of the chain, so that the next start loads it anew. Stop the service first."""
-    settings = settings_or_exit()
+    settings = settings_or_exit(ReaderSettings)
     where = SecretMask(settings.secrets()).text(str(settings.redis_url))
     if not yes:
         typer.confirm(f"Remove everything of chain {settings.chain_id} from {where}?", abort=True)

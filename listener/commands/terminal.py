@@ -18,10 +18,10 @@ REDIS_TIMEOUT_S: Final = 10.0
 console: Final = Console()
 
 
-def settings_or_exit() -> Settings:
+def settings_or_exit(kind: type[Settings] = Settings) -> Settings:
     """Settings; where they are wrong, the command ends and says how."""
     try:
-        return load_settings()
+        return load_settings(kind)
     except InvalidConfiguration as error:
         sys.stderr.write(f"Error in the settings:\n{error}\n")
         raise typer.Exit(error.exit_code) from None

@@ -284,14 +284,27 @@ class Settings(GatewaySettings):
         return [text for text in found if text]
 
 
-def load_settings(**overrides: Any) -> Settings:  # noqa: ANN401 - settings of any type
+class ReaderSettings(Settings):
+    """Settings of a process that reads what is stored, and follows no chain."""
+
+    bonding_curve_factory_address: Annotated[tuple[Address, ...], NoDecode] = ()
+
+
+def load_settings(
+    kind: type[Settings] = Settings,
+    **overrides: Any,  # noqa: ANN401 - settings of any type
+) -> Settings:
     """Read and check all settings.
+
+    Args:
+        kind: for whom: what must be given differs.
+        overrides: take the place of the environment's.
 
     Raises:
         InvalidConfiguration: names each wrong variable, what is wrong and an example.
     """
     try:
-        return Settings(**overrides)
+        return kind(**overrides)
     except (ValidationError, DomainError) as error:
         raise InvalidConfiguration(_explain(error)) from None
 

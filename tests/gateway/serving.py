@@ -15,7 +15,7 @@ from listener.infrastructure.redis.client import Database
 from listener.infrastructure.redis.keys import Keys
 from listener.infrastructure.redis.outbox import OutboxBounds
 from listener.infrastructure.redis.store import RedisStore
-from tests.fakes.build import CHAIN_ID, ETHER, FACTORY, created, rules, swap, token, token_info
+from tests.fakes.build import CHAIN_ID, ETHER, created, rules, swap, token, token_info
 from tests.fakes.chain import LocalChain
 from tests.fakes.writer import Writer
 
@@ -62,7 +62,6 @@ class Served:
             environment={
                 "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
                 "CHAIN_ID": str(CHAIN_ID),
-                "BONDING_CURVE_FACTORY_ADDRESS": FACTORY,
                 "WEBSOCKET_PORT": "0",
                 "PYTHONUNBUFFERED": "1",
                 **settings,

@@ -10,7 +10,7 @@ import pytest
 import structlog
 
 from listener.application.errors import InvalidConfiguration
-from listener.config.settings import Settings, load_settings
+from listener.config.settings import ReaderSettings, Settings, load_settings
 from listener.domain.value_objects import DAY_MS, MINUTE_MS, ONE_MINUTE, Interval
 from listener.infrastructure.observability.logs import MASK, SecretMask, configure
 
@@ -192,6 +192,13 @@ def test_production_assumes_nothing(env: Environment, name: str, *, empty: bool)
     said = refusal()
     assert said.startswith(f"{name} is missing")
     assert f"e.g. {name}=" in said
+
+
+def test_a_reader_needs_no_factory(env: Environment) -> None:
+    """Who follows a chain must know whose announcements count; who reads what is stored need not."""
+    env.unset("BONDING_CURVE_FACTORY_ADDRESS")
+    assert refusal().startswith("BONDING_CURVE_FACTORY_ADDRESS: is missing")
+    assert load_settings(ReaderSettings).bonding_curve_factory_address == ()
 
 
 @pytest.mark.parametrize("name", ["ENVIRONMENT", "ENV"])
