@@ -38,6 +38,7 @@ from listener.infrastructure.observability.metered import (
 from listener.infrastructure.observability.metrics import Metrics
 from listener.infrastructure.observability.progress import ProgressDisplay
 from listener.infrastructure.observability.system import SystemMetrics, get_system_metrics
+from listener.infrastructure.redis.alert_rules import RedisAlertRules
 from listener.infrastructure.redis.keys import Keys
 from listener.infrastructure.redis.lease import RedisLease
 from listener.infrastructure.redis.outbox import OutboxBounds, RedisOutbox
@@ -213,6 +214,7 @@ class Service:
             fingerprint=settings.fingerprint(),
             tell_backend=settings.backend_socket_url is not None or settings.gateway_enabled,
             lease=self._lease,
+            alerts=RedisAlertRules(self._database, self._keys),
         )
 
     def _build_publisher(self, backend: SocketIoBackend) -> Publisher:

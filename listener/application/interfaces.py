@@ -5,6 +5,7 @@ from typing import NamedTuple, Protocol
 
 from listener.application.history import History
 from listener.application.state import BlockUndo, ChangeSet, Head, MarketState, StreamState
+from listener.domain.alerts import AlertRule, StateKey
 from listener.domain.entities import Candle, TokenInfo
 from listener.domain.facts import BlockFacts
 from listener.domain.value_objects import Address, BlockRef, Interval, MarketId, Timestamp
@@ -194,15 +195,57 @@ class Generations(Protocol):
         """Remove the generation beside the live one."""
         ...
 
-    async def switch(self, floor: int) -> Head:
+    async def watched(self) -> bool:
+        """Whether there are alert rules."""
+        ...
+
+    async def switch(self, floor: int, *, in_step: bool = False) -> Head:
         """Put it in the place of the live one, at once for every reader; `floor` as for `take_over`.
 
         A running instance is superseded by it and goes on from there; a `resync` is owed to the backend.
-        May be called again where the answer was lost.
+        Alert rules and how they stand remain, and so do the alerts of blocks that both have, to be taken back
+        if these are orphaned. May be called again where the answer was lost.
+
+        Args:
+            floor: see above.
+            in_step: only if the heads of both are the same block.
 
         Raises:
             Superseded: the live head moved meanwhile.
         """
+        ...
+
+
+class RuleChanges(NamedTuple):
+    """What has become of alert rules.
+
+    Attributes:
+        version: up to which changes are known.
+        rules: by id; None: it was removed.
+        complete: these are all rules there are; otherwise those that changed.
+    """
+
+    version: int
+    rules: Mapping[str, AlertRule | None]
+    complete: bool
+
+
+class AlertStore(Protocol):
+    """Alert rules and how they stand, for the writer of the stream. May raise `StoreUnavailable`.
+
+    States are written by `MarketStore.commit`.
+    """
+
+    async def rule_changes(self, after: int | None) -> RuleChanges:
+        """Rules that were made or removed after a version; None: all rules."""
+        ...
+
+    async def alert_states(self) -> Mapping[StateKey, int]:
+        """Rules that have come true and are not armed again, by market: in which block."""
+        ...
+
+    async def forget_alert_states(self, states: Iterable[StateKey]) -> None:
+        """Remove states of rules that are gone."""
         ...
 
 

@@ -7,8 +7,11 @@ from functools import cached_property
 from itertools import islice, pairwise
 from typing import Final, Literal, NamedTuple, Protocol
 
+from listener.domain.alert_gauges import Trail
+from listener.domain.alerts import Alert, StateKey
 from listener.domain.entities import Candle, Market, MarketStats, Trade
 from listener.domain.events import (
+    AlertTriggered,
     CandlesClosed,
     CandleUpdated,
     DomainEvent,
@@ -203,6 +206,17 @@ class MarketUndo(NamedTuple):
     candles: tuple[tuple[str, Timestamp, Candle | None], ...]
 
 
+class AlertUndo(NamedTuple):
+    """The alerts of one block, and how the rules stood before it.
+
+    Attributes:
+        states: in which block a rule had come true; None: it was armed.
+    """
+
+    fired: tuple[Alert, ...] = ()
+    states: tuple[tuple[StateKey, int | None], ...] = ()
+
+
 class BlockUndo(NamedTuple):
     """The before-image of one block: what to restore when it is orphaned.
 
@@ -214,6 +228,7 @@ class BlockUndo(NamedTuple):
     as_of: Timestamp
     markets: tuple[MarketUndo, ...]
     digest: str = ""
+    alerts: AlertUndo = AlertUndo()
 
 
 @dataclass(slots=True)
@@ -250,6 +265,11 @@ class ChangeSet:
     undo: BlockUndo | None = None
     undo_dropped: list[int] = field(default_factory=list)
     states: dict[MarketId, MarketState] = field(default_factory=dict)
+    alerts: list[Alert] = field(default_factory=list)
+    """Told even if `live` is not set."""
+    alert_states: dict[StateKey, int | None] = field(default_factory=dict)
+    """In which block a rule has come true; None: it is armed again."""
+    trails: dict[MarketId, Trail] = field(default_factory=dict)
     rejected: Counter[str] = field(default_factory=Counter)
 
     def market(self, market: MarketId) -> Market:
@@ -262,6 +282,8 @@ class ChangeSet:
             yield HistoryLoaded(self.reason)
         if self.live:
             yield from self._market_events()
+        yield from map(AlertTriggered, self.alerts)
+        if self.live:
             yield from self._figure_events(rules)
 
     def _market_events(self) -> Iterator[DomainEvent]:

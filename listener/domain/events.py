@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from listener.domain.alerts import Alert
 from listener.domain.entities import Candle, Market, MarketStats, Trade
 from listener.domain.value_objects import BlockRef, Interval, MarketId, Timestamp
 
@@ -85,6 +86,13 @@ class HistoryLoaded:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class AlertTriggered:
+    """An alert rule came true, or (`alert.retracted`) a reorg undid the block in which it did."""
+
+    alert: Alert
+
+
 DomainEvent = (
     MarketCreated
     | MarketRemoved
@@ -96,4 +104,5 @@ DomainEvent = (
     | StatsUpdated
     | ReorgDetected
     | HistoryLoaded
+    | AlertTriggered
 )

@@ -5,8 +5,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
+import orjson
+
 from listener.application.errors import ForeignData, NewerSchema, StoreUnavailable, Superseded
-from listener.application.interfaces import ChainIdentity, Cursor, MarketStore, Row, RowId, StoredStream
+from listener.application.interfaces import (
+    ChainIdentity,
+    Cursor,
+    MarketStore,
+    Row,
+    RowId,
+    RuleChanges,
+    StoredStream,
+)
 from listener.application.state import (
     BlockUndo,
     ChangeSet,
@@ -16,6 +26,7 @@ from listener.application.state import (
     StreamState,
     Written,
 )
+from listener.domain.alerts import AlertRule, StateKey
 from listener.domain.entities import Candle, Market, MarketStats, Trade
 from listener.domain.rolling import RollingDay
 from listener.domain.value_objects import (
@@ -39,6 +50,7 @@ class FakeStore:
         series: candles by market and interval name, by open time.
         trades: newest first.
         rows: the outbox.
+        told_alerts: alerts that were told and not taken back, by id and block hash.
     """
 
     def __init__(self, rules: Rules, outbox_rows: int = 1_000_000) -> None:
@@ -60,6 +72,10 @@ class FakeStore:
         self.series: dict[tuple[MarketId, str], dict[Timestamp, Candle]] = {}
         self.trades: dict[MarketId, list[Trade]] = {}
         self.rows: list[Row] = []
+        self.alert_rules: dict[str, AlertRule] = {}
+        self.alert_changes: list[str] = []
+        self.states: dict[StateKey, int] = {}
+        self.told_alerts: dict[tuple[str, str], dict[str, object]] = {}
         self.audited = ""
         self.incarnation = "first"
         self._server = ""
@@ -120,10 +136,13 @@ class FakeStore:
         seq = changes.base.seq
         for seq, (event, data) in enumerate(rows(changes, self._rules), start=seq + 1):  # noqa: B020
             self.rows.append(Row(RowId(changes.head.epoch, seq), event, data))
+            if event == "alert":
+                self._tell_alert(orjson.loads(data))
         del self.rows[: max(len(self.rows) - self._outbox_rows, 0)]
         self._write_trades(changes)
         self._write_candles(changes)
         self._write_markets(changes)
+        self._write_states(changes)
         self.closed.update(changes.closed)
         for number in changes.undo_dropped:
             del self.undos[number]
@@ -170,6 +189,51 @@ class FakeStore:
                 self.dues.pop(market, None)
             else:
                 self.dues[market] = due
+
+    def _write_states(self, changes: ChangeSet) -> None:
+        for key, block in changes.alert_states.items():
+            if block is None:
+                self.states.pop(key, None)
+            else:
+                self.states[key] = block
+
+    def _tell_alert(self, item: dict[str, object]) -> None:
+        """Each once, and taken back only after it was told."""
+        key = str(item["id"]), str(item["bh"])
+        taken_back = item.pop("retracted", False)
+        assert (key in self.told_alerts) == taken_back, f"{key} comes again, or from nowhere"
+        if taken_back:
+            assert self.told_alerts.pop(key) == item
+        else:
+            self.told_alerts[key] = item
+
+    def put_rules(self, rules: Iterable[AlertRule]) -> None:
+        """Somebody makes rules."""
+        for rule in rules:
+            self.alert_rules[rule.id] = rule
+            self.alert_changes.append(rule.id)
+
+    def remove_rule(self, rule_id: str) -> None:
+        """Somebody removes a rule."""
+        del self.alert_rules[rule_id]
+        self.alert_changes.append(rule_id)
+
+    async def rule_changes(self, after: int | None) -> RuleChanges:
+        """See `AlertStore.rule_changes`."""
+        version = len(self.alert_changes)
+        if after is None or after > version:
+            return RuleChanges(version, dict(self.alert_rules), complete=True)
+        changed = {name: self.alert_rules.get(name) for name in self.alert_changes[after:]}
+        return RuleChanges(version, changed, complete=False)
+
+    async def alert_states(self) -> dict[StateKey, int]:
+        """See `AlertStore.alert_states`."""
+        return dict(self.states)
+
+    async def forget_alert_states(self, states: Iterable[StateKey]) -> None:
+        """See `AlertStore.forget_alert_states`."""
+        for key in states:
+            self.states.pop(key, None)
 
     async def load_markets(self, markets: Iterable[MarketId]) -> dict[MarketId, MarketState]:
         """See `MarketStore.load_markets`."""

@@ -3,7 +3,8 @@
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
-from listener.application.interfaces import ChainIdentity, MarketStore
+from listener.application.interfaces import AlertStore, ChainIdentity, MarketStore
+from listener.application.services.alert_book import AlertBook, NoAlerts
 from listener.application.state import ChangeSet, Finality, MarketState, Rules, StreamState
 from listener.application.use_cases.process_block import process_blocks
 from listener.application.use_cases.refresh_stats import refresh
@@ -13,6 +14,7 @@ from listener.domain.facts import BlockFacts
 from listener.domain.value_objects import MarketId, Timestamp
 from tests.fakes.build import created, rules
 from tests.fakes.chain import LocalChain
+from tests.fakes.clock import FakeClock
 from tests.fakes.store import FakeStore
 
 T = TypeVar("T")
@@ -38,20 +40,35 @@ async def following() -> "Writer":
     return writer
 
 
+async def _settled() -> None:
+    """Nothing is under way."""
+
+
 class Writer:
     """Commits what a chain says.
 
     Attributes:
         state: what is committed.
         kept: market states kept in memory, as the follower keeps them.
+        book: alert rules, as the follower keeps them.
     """
 
-    def __init__(self, chain: LocalChain, store: MarketStore, rules: Rules, *, live: bool = True) -> None:
+    def __init__(
+        self,
+        chain: LocalChain,
+        store: MarketStore,
+        rules: Rules,
+        *,
+        live: bool = True,
+        alerts: AlertStore | None = None,
+    ) -> None:
         self.chain = chain
         self.store = store
         self.rules = rules
         self.live = live
         self.kept: dict[MarketId, MarketState] = {}
+        self.clock = FakeClock()
+        self.book = AlertBook(alerts or NoAlerts(), store, self.clock, _settled)
         self._state: StreamState | None = None
 
     @property
@@ -72,6 +89,8 @@ class Writer:
         )
         self._state = stored.state
         self.kept.clear()
+        self.book.clear()
+        await self.book.refresh()
 
     async def _markets(self, wanted: Iterable[MarketId], as_of: Timestamp = 0) -> dict[MarketId, MarketState]:
         """States that can advance to `as_of`."""
@@ -90,14 +109,17 @@ class Writer:
         resolved = resolve_blocks(self.state, blocks, tokens, self.rules)
         as_of = max(self.state.head.as_of, blocks[-1].block.timestamp)
         markets = await self._markets(resolved.touched() - resolved.created.keys(), as_of)
+        watch = await self.book.watch(markets, blocks[0].block, self.state.head.timestamp)
+        live = self.live and undoable
         return process_blocks(
-            self.state, markets, resolved, self.rules, live=self.live and undoable, undoable=undoable
+            self.state, markets, resolved, self.rules, live=live, undoable=undoable, watch=watch
         )
 
     async def commit(self, changes: ChangeSet) -> ChangeSet:
         """Commit a change set and follow it."""
         changes.head = await self.store.commit(changes)
         self.state.apply(changes)
+        self.book.follow(changes)
         if changes.reorg:
             for market in changes.reorg.markets:
                 self.kept.pop(market, None)
@@ -127,7 +149,16 @@ class Writer:
         minutes = await self.store.load_minutes(dict.fromkeys(affected, (0, self.state.head.as_of)))
         records = {market: state.market for market, state in states.items()}
         return await self.commit(
-            roll_back(self.state, ancestor, undos, records, minutes, self.rules, live=self.live)
+            roll_back(
+                self.state,
+                ancestor,
+                undos,
+                records,
+                minutes,
+                self.rules,
+                live=self.live,
+                alert_rules=self.book.rules,
+            )
         )
 
     async def pass_time(self, as_of: Timestamp, limit: int = 1_000) -> ChangeSet | None:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
@@ -88,6 +89,8 @@ class Consumer:
         away: refuses connections.
         seen: number of the last row that was handled.
         life: how often it was restarted; messages under way do not outlive a connection.
+        alerts: told and not taken back, by id and block hash.
+        missed_alerts: rows went that nobody had sent yet, or the backend forgot what it had got.
     """
 
     def __init__(self, world: "World") -> None:
@@ -96,6 +99,8 @@ class Consumer:
         self.seen = (0, 0)
         self.life = 0
         self.view = View()
+        self.alerts: dict[tuple[str, str], Item] = {}
+        self.missed_alerts = False
         self._fresh = False
         self._rows_were_lost = False
         self._known: dict[tuple[int, int], tuple[object, ...]] = {}
@@ -105,7 +110,7 @@ class Consumer:
         number = (message.epoch, message.seq)
         self._world.note("backend", message.event, message.epoch, message.first, message.seq)
         if {"reason": LOST_REASON} in message.items:
-            self._rows_were_lost = True
+            self._rows_were_lost = self.missed_alerts = True
         if message.event != "resync" and not self._rows_were_lost and not self._world.store.lost_tail:
             self._compare(message)
         if number <= self.seen:
@@ -115,15 +120,16 @@ class Consumer:
         else:
             self._expect_next(message)
         self.seen = number
+        take = self._take_alert if message.event == "alert" else partial(self._take, message.event)
         for item in message.items:
-            self._take(message.event, item)
+            take(item)
 
     def restart(self) -> None:
         """Forget everything, and read the store before the first message."""
         self.away = False
         self.life += 1
         self.seen = (0, 0)
-        self._fresh = True
+        self._fresh = self.missed_alerts = True
 
     def _read_store(self) -> None:
         self._fresh = False
@@ -169,6 +175,14 @@ class Consumer:
                 pass
             case _:
                 raise SimFailure(f"an event that the contract does not know: {event}")
+
+    def _take_alert(self, item: Item) -> None:
+        """One that is taken back was told before."""
+        key = item["id"], item["bh"]
+        if item.get("retracted"):
+            self.alerts.pop(key, None)
+        else:
+            self.alerts[key] = item
 
 
 def _put(items: dict[Any, Item], key: object, item: Item) -> None:

@@ -15,7 +15,7 @@ import pytest
 from listener.application.errors import Superseded
 from listener.application.services import follower
 from listener.application.state import ChangeSet, Head, StreamState
-from listener.application.use_cases import resolve_block
+from listener.application.use_cases import resolve_block, rollback
 from listener.application.use_cases.rollback import roll_back
 from listener.domain.facts import BlockFacts, MarketAnnounced, Swapped
 from listener.domain.rolling import RollingDay
@@ -169,6 +169,17 @@ def _newest_timestamp(state: StreamState) -> int:
     return state.head.timestamp
 
 
+# An orphaned block's alerts stay; rules stand as they did before a restart of the process only.
+
+
+def _take_nothing_back(*_args: object) -> None:
+    """What was told was told."""
+
+
+def _states_in_memory(_store: FakeStore, _changes: ChangeSet) -> None:
+    """The process knows."""
+
+
 def _broken_off(seed: int) -> Plan:
     """Killed now and then, and commands that fail."""
     faults = Faults(store=StoreFaults(error=0.1), process=ProcessFaults(crashes=4))
@@ -234,6 +245,8 @@ BUGS: Final[dict[str, Bug]] = {
     "swallowed cancellation": Bug(_stopped, [(HintSlot, "wait", _wait_stubbornly)]),
     "epoch in the store only": Bug(_forgetful, [(FakeStore, "take_over", _take_over_by_counting)]),
     "figures restored": Bug(partial(_unhurried, slow), [(follower, "roll_back", _roll_back_to_old_figures)]),
+    "alerts not taken back": Bug(live, [(rollback, "take_back", _take_nothing_back)]),
+    "states not in the commit": Bug(_broken_off, [(FakeStore, "_write_states", _states_in_memory)]),
     "trimmed before finality": Bug(
         partial(_unhurried, slow), [(StreamState, "final_timestamp", property(_newest_timestamp))]
     ),

@@ -8,6 +8,7 @@ from listener.application.state import Head
 from listener.domain.entities import MarketStats
 from listener.domain.value_objects import BlockRef
 from tests.fakes.brute import figures_in
+from tests.simulation.alerts import RULES
 from tests.simulation.backend import View
 from tests.simulation.ledger import Truth, kept_from
 from tests.simulation.loop import SimFailure
@@ -104,6 +105,7 @@ class Check:
         yield from self._candles(truth)
         yield from self._figures(truth, head)
         yield from self._window(head)
+        yield from self._alerts(head)
 
     def _trades(self, truth: Truth) -> Iterator[str]:
         stored, kept = self._world.store.market.trades, self._world.plan.rules.trades_kept
@@ -146,6 +148,17 @@ class Check:
         if head.number - number != len(undos) or not undos:
             yield f"before-images of {sorted(undos)} under head {head.number}"
 
+    def _alerts(self, head: Head) -> Iterator[str]:
+        """Alerts told and not taken back are those of the chain up to the head; rules stand accordingly."""
+        market, truth = self._world.store.market, self._world.ledger.alerts_at(head.hash, RULES)
+        have, want = market.told_alerts, truth.told
+        if have != want:
+            more, less = sorted(have.keys() - want.keys()), sorted(want.keys() - have.keys())
+            yield f"alerts {more} too much, {less} missing, or others"
+        states = {tuple(key): block for key, block in market.states.items()}
+        if states != truth.states:
+            yield f"rules stand {states} instead of {truth.states}"
+
     def unrest(self) -> Iterator[str]:
         """What is not yet as it must be once nothing happens any more."""
         world = self._world
@@ -175,6 +188,10 @@ class Check:
             yield f"the backend has records {have.records}, the store {want.records}"
         if have.stats != want.stats:
             yield f"the backend has figures {have.stats}, the store {want.stats}"
+        if not (world.consumer.missed_alerts or world.store.lost_tail):
+            told, stored = world.consumer.alerts, world.store.market.told_alerts
+            if told != stored:
+                yield f"the backend has alerts {sorted(told)}, the store {sorted(stored)}"
         kept = world.plan.rules.trades_kept
         for market in have.trades.keys() | want.trades.keys():
             theirs, ours = have.newest(market, kept), want.newest(market, kept)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from listener.application.interfaces import MarketStore, Outbox, RowId
+from listener.application.interfaces import AlertStore, MarketStore, Outbox, RowId
 from listener.application.services.auditor import AuditLimits, Auditor
 from listener.application.services.fetching import FetchLimits
 from listener.application.services.follower import Follower, FollowerLimits
@@ -165,6 +165,7 @@ class Instance:
             fingerprint={"PRICE_MODE": plan.rules.price_mode},
             tell_backend=plan.backend,
             lease=self._lease,
+            alerts=cast("AlertStore", self._store),
         )
 
     def _build_publisher(self) -> Publisher:

@@ -1,14 +1,16 @@
 """What must be stored after any block of any fork: trades in a list, and every figure folded from it anew."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import ROUND_HALF_EVEN, Context, Decimal
-from typing import Final
+from fractions import Fraction
+from typing import Final, NamedTuple
 
 from listener.application.state import Rules
 from listener.domain.entities import Candle, Market, MarketStats, Trade
 from listener.domain.facts import BlockFacts, Graduated, Malformed, MarketAnnounced, Swapped
 from listener.domain.value_objects import BlockRef, Interval, MarketId, Timestamp
+from tests import alert_oracle
 from tests.fakes.brute import changed_minute, day_of, figures_of, series_of
 from tests.fakes.build import FACTORY
 from tests.simulation.timeline import Timeline
@@ -49,6 +51,13 @@ class Truth:
         )
 
 
+class Alerts(NamedTuple):
+    """Alerts of all blocks up to one, by id and block hash, and how the rules stand."""
+
+    told: Mapping[tuple[str, str], alert_oracle.Alert]
+    states: alert_oracle.States
+
+
 class Ledger:
     """Truths by block hash, worked out once each.
 
@@ -61,6 +70,32 @@ class Ledger:
         self._rules = rules
         self._base = base
         self._truths: dict[str, Truth] = {}
+        self._alerts: dict[str, Alerts] = {}
+
+    def alerts_at(self, block_hash: str, rules: Sequence[alert_oracle.Rule]) -> Alerts:
+        """What the same rules, always, have come to after a block."""
+        known = self._alerts.get(block_hash)
+        if known is None:
+            facts = self._timeline.born[block_hash][1]
+            if facts.block.number <= self._base:
+                known = Alerts({}, {})
+            else:
+                known = self._alerts_after(facts.block, rules)
+            self._alerts[block_hash] = known
+        return known
+
+    def _alerts_after(self, block: BlockRef, rules: Sequence[alert_oracle.Rule]) -> Alerts:
+        before, after = self.at(block.parent_hash), self.at(block.hash)
+        told, states = self.alerts_at(block.parent_hash, rules)
+        past = {market: [_tick(trade) for trade in trades] for market, trades in before.trades.items()}
+        ticks = sorted(
+            (_tick(t) for trades in after.trades.values() for t in trades if t.block == block.number),
+            key=lambda tick: tick.log_index,
+        )
+        created = {market: record.created_at for market, record in after.records.items()}
+        announced = _announced(before, after)
+        alerts, states = alert_oracle.after_block(rules, past, ticks, announced, created, states)
+        return Alerts(told | {(alert["id"], alert["bh"]): alert for alert in alerts}, states)
 
     def at(self, block_hash: str) -> Truth:
         """The truth after a block."""
@@ -129,6 +164,33 @@ class Ledger:
         price = spot if spot is not None and self._rules.price_mode == "spot" else execution
         assert (trade.price, trade.execution_price, trade.spot_price) == (price, execution, spot)
         return trade
+
+
+def _tick(trade: Trade) -> alert_oracle.Tick:
+    return alert_oracle.Tick(
+        trade.market,
+        trade.block,
+        trade.log_index,
+        trade.block_hash,
+        trade.timestamp,
+        Fraction(trade.price),
+        Fraction(trade.quote, 10**18),
+    )
+
+
+def _announced(before: Truth, after: Truth) -> list[alert_oracle.Announcement]:
+    """Creations and first graduations of a block."""
+    block, found = after.block, []
+    for market, record in after.records.items():
+        was = before.records.get(market)
+        kinds = ["market_created"] if was is None else []
+        if record.status == "graduated" and (was is None or was.status != "graduated"):
+            kinds.append("graduated")
+        found += [
+            alert_oracle.Announcement(kind, market, block.number, block.hash, block.timestamp)
+            for kind in kinds
+        ]
+    return found
 
 
 def _price(quote: int, base: int, market: Market) -> Decimal:

@@ -27,8 +27,10 @@ LATE_MAX_S: Final = 40.0
 LEASE_S: Final = 10.0
 TAILS_KEPT: Final = 12
 _number = attrgetter("id")
-QUIET: Final = frozenset({"hold", "read", "due"})
-WRITES: Final = frozenset({"initialise", "take_over", "commit", "save", "save_audited"})
+QUIET: Final = frozenset({"hold", "read", "due", "rule_changes"})
+WRITES: Final = frozenset(
+    {"initialise", "take_over", "commit", "save", "save_audited", "forget_alert_states"}
+)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from listener.domain.value_objects import BlockRef
 from tests.fakes.build import MONDAY_MS, digest
 from tests.fakes.store import FakeStore
+from tests.simulation.alerts import RULES, rule_of
 from tests.simulation.backend import Consumer
 from tests.simulation.check import Check
 from tests.simulation.instance import Instance, start_instance
@@ -51,6 +52,7 @@ class World:
         self.check = Check(self)
         self.nodes = SimNodes(self, setting.pages)
         self.store = SimStore(self, FakeStore(plan.rules, plan.limits.outbox_rows))
+        self.store.market.put_rules(map(rule_of, RULES))
         self.consumer = Consumer(self)
         self.slots = [Slot(self, f"listener{number}") for number in range(plan.instances)]
         self.crash_points = 0

@@ -108,10 +108,16 @@ class FakeGenerations:
         self.cleared += 1
         self.beside.__init__(BY)  # type: ignore[misc]
 
-    async def switch(self, floor: int) -> Head:
+    async def watched(self) -> bool:
+        """See `Generations.watched`."""
+        return bool(self.live.alert_rules)
+
+    async def switch(self, floor: int, *, in_step: bool = False) -> Head:
         """See `Generations.switch`."""
         self.meanwhile()
         self.switched.append(floor)
+        if in_step and self.live.committed and self.live.committed.hash != (await self.beside.head()).hash:
+            raise Superseded("the live head has moved on")
         if self.refusals:
             self.refusals -= 1
             raise Superseded("the live head moved")

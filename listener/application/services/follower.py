@@ -20,6 +20,7 @@ from listener.application.errors import (
 )
 from listener.application.history import History
 from listener.application.interfaces import (
+    AlertStore,
     ChainSource,
     Clock,
     HeadHints,
@@ -28,6 +29,7 @@ from listener.application.interfaces import (
     Observer,
     Signal,
 )
+from listener.application.services.alert_book import AlertBook, NoAlerts
 from listener.application.services.corrections import Corrections
 from listener.application.services.fetching import Fetcher, FetchLimits
 from listener.application.services.finality import FinalBlocks
@@ -99,6 +101,7 @@ class Follower:
         signal: notified of each commit.
         audit_wanted: notified while history waits for the audit.
         lease: without it the stream is not taken over; None: nobody else wants it.
+        alerts: rules that are watched; None: there are none.
     """
 
     def __init__(
@@ -118,6 +121,7 @@ class Follower:
         fingerprint: Mapping[str, str],
         tell_backend: bool,
         lease: Lease | None = None,
+        alerts: AlertStore | None = None,
     ) -> None:
         self._chain = chain
         self._hints = hints
@@ -144,6 +148,7 @@ class Follower:
         self._fetcher = Fetcher(chain, limits.fetch)
         self._state: StreamState | None = None
         self._markets = Markets(store, limits.cached_markets, lambda: self.state.head, self._settle)
+        self._alerts = AlertBook(alerts or NoAlerts(), store, clock, self._settle)
         self._corrections = Corrections()
         self._undos = RecentUndos()
         self._runs = Runs(limits.commit_trades)
@@ -214,6 +219,7 @@ class Follower:
             self._recovery.leave(self._state.head)
         self._state = None
         self._markets.clear()
+        self._alerts.clear()
         self._corrections.clear()
         self._undos.clear()
         self._passed_minute = -1
@@ -243,6 +249,7 @@ class Follower:
         identity = await self._recovery.identify()
         if self._state is None:
             self._state = await self._recovery.take_over(identity)
+        await self._alerts.refresh()
         await self._final.ask(self.state)
 
     async def _step(self, hint: BlockRef | None) -> bool:
@@ -354,10 +361,15 @@ class Follower:
     async def _commit_history(self, run: History, tip: BlockRef) -> None:
         """Fold a run, wait until the one before it is committed, and begin to commit it."""
         started = self._clock.monotonic()
+        await self._alerts.refresh()
         tokens = await self._tokens(run.blocks)
-        resolved = resolve_history(self.state, run, tokens, self._rules)
+        watched = self._alerts.watched(run.blocks[-1].block)
+        resolved = resolve_history(self.state, run, tokens, self._rules, watched)
         markets = await self._touched(resolved)
-        changes = process_blocks(self.state, markets, resolved, self._rules, live=False, undoable=False)
+        watch = await self._alerts.watch(markets, resolved.blocks[0], self.state.head.timestamp)
+        changes = process_blocks(
+            self.state, markets, resolved, self._rules, live=False, undoable=False, watch=watch
+        )
         await self._settle()
         self._recovery.used(changes.head.gen)
         self._follow(changes)
@@ -395,10 +407,14 @@ class Follower:
     async def _process(self, facts: BlockFacts) -> None:
         """Resolve, load, fold, commit one block that can be undone."""
         started = self._clock.monotonic()
+        await self._alerts.refresh()
         tokens = await self._tokens([facts])
         resolved = resolve_blocks(self.state, [facts], tokens, self._rules)
         markets = await self._touched(resolved)
-        changes = process_blocks(self.state, markets, resolved, self._rules, live=self._tell, undoable=True)
+        watch = await self._alerts.watch(markets, facts.block, self.state.head.timestamp)
+        changes = process_blocks(
+            self.state, markets, resolved, self._rules, live=self._tell, undoable=True, watch=watch
+        )
         await self._commit_and_follow(changes, started)
         self._trades += changes.counted
 
@@ -437,6 +453,7 @@ class Follower:
             minutes,
             self._rules,
             live=self._tell,
+            alert_rules=self._alerts.rules,
         )
         await self._commit_and_follow(changes, started)
 
@@ -505,6 +522,7 @@ class Follower:
             self._observer.audit_missed(missed[0], missed[-1])
         self.state.apply(changes)
         self._markets.follow(changes)
+        self._alerts.follow(changes)
         self._undos.follow(changes)
 
     def _tell_committed(self, changes: ChangeSet, started: float) -> None:

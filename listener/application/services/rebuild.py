@@ -85,23 +85,57 @@ class Rebuilder:
             Superseded: the live head moved at every try to switch.
         """
         try:
-            await self._steadily(self._follower.catch_up)
+            await self._approach()
         except (ChainRestarted, InterruptedReset, ReorgTooDeep, SettingsChanged, TornData):
-            await self.clear()  # what an earlier attempt left
-            self._follower.forget()
+            await self._begin_anew()  # what an earlier attempt left
         for _ in range(TRIES - 1):
-            await self._steadily(self._follower.catch_up)
+            in_step = await self._approach()
             live = await self._steadily(self._generations.head)
             if live is not None and live.number > self._follower.state.head.number:
                 await self._clock.sleep(RETRY_S)
                 continue
             with suppress(Superseded):
-                return await self._switch()
-        await self._steadily(self._follower.catch_up)
-        return await self._switch()
+                return await self._switch(in_step=in_step)
+        return await self._switch(in_step=await self._approach())
 
-    async def _switch(self) -> int:
-        return (await self._steadily(partial(self._generations.switch, self._clock.now()))).number
+    async def _approach(self) -> bool:
+        """Load to the node's tip; where alert rules watch the stream, to the live head, and say so.
+
+        Alerts are raised by the service alone. If it goes on at the very block at which it was, none of their
+        blocks is left out, and none comes twice.
+        """
+        watched = await self._steadily(self._generations.watched)
+        live = await self._steadily(self._generations.head) if watched else None
+        if live is not None:
+            with suppress(OrphanedHead):
+                await self._steadily(partial(self._reach, live))
+                return True
+        await self._steadily(self._follower.catch_up)
+        return False
+
+    async def _reach(self, live: Head) -> None:
+        """Load to a block of the live data; what an earlier attempt has left beyond it goes.
+
+        Raises:
+            OrphanedHead: it is not on the node's chain.
+        """
+        if (await self._chain.tip()).number < live.number:
+            raise OrphanedHead(f"the node has no block {live.number}")
+        try:
+            await self._load_to(live)
+        except OrphanedHead:
+            if (await self._chain.block(live.number)).hash != live.hash:
+                raise
+            await self._begin_anew()
+            await self._load_to(live)
+
+    async def _begin_anew(self) -> None:
+        await self.clear()
+        self._follower.forget()
+
+    async def _switch(self, *, in_step: bool) -> int:
+        switch = partial(self._generations.switch, self._clock.now(), in_step=in_step)
+        return (await self._steadily(switch)).number
 
     async def verify(self, markets: Iterable[MarketId] | None) -> AsyncIterator[Sequence[Difference]]:
         """Load the chain beside the live data and compare, a slice of markets at a time.

@@ -21,7 +21,16 @@ from listener.application.state import (
     StreamState,
     outgrown,
 )
+from listener.application.use_cases.raise_alerts import (
+    NOTHING_WATCHED,
+    Watch,
+    put_in_order,
+    raise_alerts,
+    raise_announced,
+    undo_of,
+)
 from listener.application.use_cases.resolve_block import ZERO_AMOUNT, Resolved
+from listener.domain.alerts import AlertKind
 from listener.domain.entities import Candle, Market, Trade
 from listener.domain.facts import Swapped
 from listener.domain.rolling import RollingDay
@@ -37,6 +46,7 @@ from listener.domain.value_objects import (
 
 HISTORY_REASON = "history was loaded"
 SWEEP_RETRY_MS = 60_000
+GRADUATED = "graduated"
 
 
 def process_blocks(
@@ -47,6 +57,7 @@ def process_blocks(
     *,
     live: bool,
     undoable: bool,
+    watch: Watch = NOTHING_WATCHED,
 ) -> ChangeSet:
     """Fold resolved blocks into a change set.
 
@@ -57,6 +68,7 @@ def process_blocks(
         rules: the settings that matter.
         live: write rows for the backend one by one.
         undoable: keep a before-image; then there is exactly one block. Otherwise all blocks are final.
+        watch: alert rules; trades of the markets that have some are not in bulk.
     """
     block = resolved.blocks[-1]
     changes = ChangeSet(base=state.head, head=_next_head(state, block), live=live, blocks=resolved.blocks)
@@ -76,10 +88,12 @@ def process_blocks(
         if not told.number and created is None and market_id not in resolved.graduated:
             continue
         after = told.after
+        if watch.index:
+            _watch(watch, before, told, resolved, changes)
         record: Market | None = None
         if market_id in resolved.graduated:
             record = before.market
-            graduated = replace(record, status="graduated", successor=resolved.graduated[market_id])
+            graduated = replace(record, status=GRADUATED, successor=resolved.graduated[market_id])
             after = after._replace(market=graduated)
             changes.graduated[market_id] = graduated
         if created or record:
@@ -107,14 +121,29 @@ def process_blocks(
                     tuple((c.interval.name, c.open_time, c.before) for c in told.candles),
                 )
             )
+    put_in_order(changes)
     if undoable:
         changes.trades = sorted(chain.from_iterable(changes.newest.values()), key=lambda trade: trade.id)
-        changes.undo = BlockUndo(block, state.head.as_of, tuple(undo), resolved.digest)
+        taken_back = undo_of(watch, changes)
+        changes.undo = BlockUndo(block, state.head.as_of, tuple(undo), resolved.digest, taken_back)
         changes.undo_dropped = state.no_longer_undoable(block, rules)
     else:
         changes.undo = BlockUndo(block, 0, ())
         changes.undo_dropped = [written.block.number for written in state.window]
     return changes
+
+
+def _watch(watch: Watch, before: MarketState, told: "_Told", resolved: Resolved, changes: ChangeSet) -> None:
+    """What the blocks make come true for one market."""
+    market = before.market.id
+    if market in resolved.created:
+        number = before.market.created_block
+        created = next(block for block in resolved.blocks if block.number == number)
+        raise_announced(watch, AlertKind.MARKET_CREATED, market, created, changes)
+    if told.candles:
+        raise_alerts(watch, before, told.newest, changes)
+    if market in resolved.graduated_in and before.market.status != GRADUATED:
+        raise_announced(watch, AlertKind.GRADUATED, market, resolved.graduated_in[market], changes)
 
 
 class _Told(NamedTuple):

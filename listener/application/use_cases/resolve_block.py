@@ -1,7 +1,7 @@
 """Whose events count: from what a block's logs say to the facts of known emitters. Pure."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from listener.application.history import Emitter, History, TradeBatch
@@ -23,6 +23,8 @@ class Resolved:
 
     Attributes:
         digest: of the last block's logs.
+        graduated: successors.
+        graduated_in: the first block that says so.
         bulk: trades that count and are not among `swaps`, and whose they are, one emitter a market.
     """
 
@@ -32,6 +34,7 @@ class Resolved:
     sources: dict[str, MarketId] = field(default_factory=dict)
     swaps: dict[MarketId, list[tuple[BlockRef, Swapped]]] = field(default_factory=dict)
     graduated: dict[MarketId, str] = field(default_factory=dict)
+    graduated_in: dict[MarketId, BlockRef] = field(default_factory=dict)
     rejected: Counter[str] = field(default_factory=Counter)
     trades: TradeBatch | None = None
     bulk: dict[MarketId, Emitter] = field(default_factory=dict)
@@ -96,17 +99,26 @@ def resolve_blocks(
     return resolved
 
 
+def _nobody(_market: MarketId) -> bool:
+    return False
+
+
 def resolve_history(
-    state: StreamState, history: History, tokens: Mapping[Address, TokenInfo], rules: Rules
+    state: StreamState,
+    history: History,
+    tokens: Mapping[Address, TokenInfo],
+    rules: Rules,
+    watched: Callable[[MarketId], bool] = _nobody,
 ) -> Resolved:
     """The same for final blocks whose trades come in bulk.
 
     They stay in bulk where one look says whose all trades of an emitter are: not those from before its
-    announcement, nor those of a market that has other trades here.
+    announcement, nor those of a market that has other trades here, nor those of a market whose every trade
+    counts for alerts (`watched`).
     """
     if history.trades is None:
         return resolve_blocks(state, history.blocks, tokens, rules)
-    single = _one_by_one(state, history.blocks, history.trades, rules)
+    single = _one_by_one(state, history.blocks, history.trades, rules, watched)
     resolved = resolve_blocks(state, history.with_swaps(single), tokens, rules)
     resolved.trades = history.trades
     for emitter, trades in history.trades.emitters().items():
@@ -123,7 +135,11 @@ def resolve_history(
 
 
 def _one_by_one(
-    state: StreamState, blocks: Iterable[BlockFacts], trades: TradeBatch, rules: Rules
+    state: StreamState,
+    blocks: Iterable[BlockFacts],
+    trades: TradeBatch,
+    rules: Rules,
+    watched: Callable[[MarketId], bool],
 ) -> set[Emitter]:
     """Emitters whose trades do not stay in bulk."""
     announced: dict[str, TradeId] = {}
@@ -151,7 +167,7 @@ def _one_by_one(
         emitter
         for emitter in first
         if emitter.source in doubtful
-        or ((market := market_of[emitter.source]) is not None and traded[market] > 1)
+        or ((market := market_of[emitter.source]) is not None and (traded[market] > 1 or watched(market)))
     }
 
 
@@ -163,6 +179,7 @@ def _count(
         resolved.rejected[MALFORMED] += 1
     elif isinstance(fact, Graduated):
         resolved.graduated[market] = fact.successor
+        resolved.graduated_in.setdefault(market, ref)
     elif fact.base == 0 or fact.quote == 0:
         resolved.rejected[ZERO_AMOUNT] += 1
     else:

@@ -6,6 +6,7 @@ restored minutes, because time may have passed since.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from listener.application.state import (
     BlockUndo,
@@ -16,10 +17,14 @@ from listener.application.state import (
     StreamState,
 )
 from listener.application.use_cases.process_block import next_due
+from listener.application.use_cases.raise_alerts import take_back
+from listener.domain.alerts import AlertRule
 from listener.domain.entities import Candle, Market
 from listener.domain.events import ReorgDetected
 from listener.domain.rolling import RollingDay
 from listener.domain.value_objects import DAY_MS, BlockRef, Interval, MarketId, Timestamp
+
+NO_ALERT_RULES: Final[Mapping[str, AlertRule]] = {}
 
 
 def roll_back(
@@ -31,6 +36,7 @@ def roll_back(
     rules: Rules,
     *,
     live: bool,
+    alert_rules: Mapping[str, AlertRule] = NO_ALERT_RULES,
 ) -> ChangeSet:
     """The change set that makes `ancestor` the head again.
 
@@ -42,6 +48,7 @@ def roll_back(
         minutes: their committed one-minute candles from `minutes_since(undos)`.
         rules: the settings that matter.
         live: tell the backend.
+        alert_rules: those that there are, by id.
     """
     head = replace(
         state.head,
@@ -56,6 +63,7 @@ def roll_back(
     last_prices = {}
     records = dict(markets)
     for undo in undos:
+        take_back(undo.alerts, alert_rules, changes)
         for market in undo.markets:
             changes.dropped_trades[market.market] = (
                 changes.dropped_trades.get(market.market, 0) + market.trades

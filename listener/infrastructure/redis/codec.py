@@ -10,7 +10,7 @@ import orjson
 from msgspec import Raw
 
 from listener.application.rows import CandleRow, TradeRow
-from listener.application.state import BlockUndo, MarketUndo, Written
+from listener.application.state import AlertUndo, BlockUndo, MarketUndo, Written
 from listener.domain.entities import Candle, Market, MarketStats, Trade
 from listener.domain.value_objects import (
     Address,
@@ -22,6 +22,7 @@ from listener.domain.value_objects import (
     parse_units,
     ratio,
 )
+from listener.infrastructure.redis.alert_codec import alert_undo_item, decode_alert_undo
 
 Fields = dict[str, str | int]
 
@@ -230,14 +231,15 @@ class CandleTexts:
 def encode_undo(undo: BlockUndo, markets: Mapping[MarketId, Market], texts: CandleTexts) -> bytes:
     """A before-image. Candles are stored as in the contract, with the decimals to read them."""
     block = undo.block
-    return _json(
-        {
-            "block": [block.number, block.hash, block.parent_hash, block.timestamp],
-            "asOf": undo.as_of,
-            "digest": undo.digest,
-            "markets": [_undo_fields(market, markets[market.market], texts) for market in undo.markets],
-        }
-    )
+    fields: dict[str, object] = {
+        "block": [block.number, block.hash, block.parent_hash, block.timestamp],
+        "asOf": undo.as_of,
+        "digest": undo.digest,
+        "markets": [_undo_fields(market, markets[market.market], texts) for market in undo.markets],
+    }
+    if any(undo.alerts):
+        fields["alerts"] = alert_undo_item(undo.alerts)
+    return _json(fields)
 
 
 def _undo_fields(undo: MarketUndo, market: Market, texts: CandleTexts) -> dict[str, object]:
@@ -289,6 +291,7 @@ def decode_undo(data: bytes) -> BlockUndo:
         fields["asOf"],
         tuple(_decode_market_undo(m) for m in fields["markets"]),
         fields.get("digest", ""),
+        decode_alert_undo(fields["alerts"]) if "alerts" in fields else AlertUndo(),
     )
 
 

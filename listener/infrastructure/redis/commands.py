@@ -11,6 +11,7 @@ import orjson
 from listener.application.state import CandleBatch, ChangeSet, Head, Rules
 from listener.domain.entities import Market
 from listener.domain.events import (
+    AlertTriggered,
     CandlesClosed,
     CandleUpdated,
     DomainEvent,
@@ -27,6 +28,7 @@ from listener.domain.value_objects import MarketId, TradeId
 from listener.infrastructure.candle_columns import TIME
 from listener.infrastructure.candle_fold import FoldedCandles
 from listener.infrastructure.columns import Newest
+from listener.infrastructure.redis.alert_codec import alert_item, encode_state_key
 from listener.infrastructure.redis.candle_texts import encode_folded
 from listener.infrastructure.redis.client import Command, Word
 from listener.infrastructure.redis.codec import (
@@ -108,6 +110,7 @@ def commands(
     _write_candles(changes, keys, texts, written)
     _write_figures(changes, keys, written)
     written.commands += _registry(changes, keys)
+    written.commands += _alert_states(changes, keys)
     if changes.closed:
         written.commands.append(("HSET", keys.closed, *_flat(changes.closed)))
     if changes.reason or not changes.live:
@@ -213,6 +216,14 @@ def _registry(changes: ChangeSet, keys: Keys) -> Iterable[Command]:
     yield from _together("ZADD", keys.due, ((time, market_id) for market_id, time in due if time is not None))
 
 
+def _alert_states(changes: ChangeSet, keys: Keys) -> Iterable[Command]:
+    """Which alert rules have come true, and which are armed again."""
+    states = [(encode_state_key(key), block) for key, block in changes.alert_states.items()]
+    key = keys.alert_states
+    yield from _together("HDEL", key, ((field,) for field, block in states if block is None))
+    yield from _together("HSET", key, ((field, block) for field, block in states if block is not None))
+
+
 def _undo(changes: ChangeSet, keys: Keys, texts: CandleTexts) -> Iterable[Command]:
     yield from _together("HDEL", keys.undo, ((number,) for number in changes.undo_dropped))
     if changes.undo:
@@ -250,6 +261,8 @@ def rows(changes: ChangeSet, rules: Rules, told: Mapping[TradeId, bytes] = NOTHI
             late.append(("candles_closed", orjson.dumps({"i": event.interval.name, "T": event.up_to})))
         elif isinstance(event, TradeProcessed) and event.trade.id in told:
             encoded.append(("trade_update", told[event.trade.id]))
+        elif isinstance(event, AlertTriggered):
+            encoded.append(("alert", orjson.dumps(alert_item(event.alert))))
         else:
             encoded.append(_row(event))
         if isinstance(event, ReorgDetected) and max(len(event.orphaned), len(event.markets)) > LISTED:

@@ -10,6 +10,7 @@ from listener.application.errors import InconsistentReply, Superseded
 from listener.application.interfaces import Contents
 from listener.application.state import Head, Rules
 from listener.domain.value_objects import ONE_MINUTE, MarketId
+from listener.infrastructure.redis.alert_codec import carry_alerts
 from listener.infrastructure.redis.client import Command, Database, Word
 from listener.infrastructure.redis.keys import REMOVING, Keys
 from listener.infrastructure.redis.maintenance import reset_stream
@@ -101,7 +102,11 @@ class RedisGenerations:
         self._switching = False
         await reset_stream(self._database, self._beside)
 
-    async def switch(self, floor: int) -> Head:
+    async def watched(self) -> bool:
+        """See `Generations.watched`."""
+        return bool(await self._database.run("EXISTS", self._live.alerts))
+
+    async def switch(self, floor: int, *, in_step: bool = False) -> Head:
         """See `Generations.switch`. Holds Redis for some microseconds for each key.
 
         The server is asked for a new append-only file, since the old one may hold what made this necessary.
@@ -112,6 +117,10 @@ class RedisGenerations:
                 raise Superseded("the generation to switch to is gone")
             await self._database.rewrite_log()
             return live  # an earlier call has switched, its answer was lost
+        if live and in_step and live.hash != new.hash:
+            raise Superseded("the live head has moved on")
+        if live:
+            await self._carry_alerts()
         number = max(floor, new.gen + 1, *((live.gen + 1, live.epoch + 1) if live else ()))
         expected: list[Word] = [live.hash, live.gen, live.seq] if live else ["", "", ""]
         stored = await self._intervals()
@@ -133,6 +142,16 @@ class RedisGenerations:
         await self._database.rewrite_log()
         switched = await self._head(self._live)
         return switched or new
+
+    async def _carry_alerts(self) -> None:
+        """Give the before-images beside the alerts of the same blocks in the live ones."""
+        live, beside = await self._database.run_all(
+            [("HGETALL", keys.undo) for keys in (self._live, self._beside)]
+        )
+        told = {number: carry_alerts(live[number], undo) for number, undo in beside.items() if number in live}
+        words = [word for number, undo in told.items() if undo for word in (number, undo)]
+        if words:
+            await self._database.run("HSET", self._beside.undo, *words)
 
     async def _intervals(self) -> list[str]:
         """Names of the intervals that the live generation was made with."""

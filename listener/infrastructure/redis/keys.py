@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 
 SCHEMA = 1
+ALL_MARKETS = "*"
+"""In place of a market: each."""
 REMOVING = "removing"
 """The one field of a head whose stream is being removed: nothing is built on what is left of it."""
 
@@ -14,7 +16,8 @@ class Keys:
     Public ones are described in docs/contract.md. Private ones: `sources` maps an emitter to its market,
     `undo` holds before-images by block number, `due` orders markets by when they next change without a
     trade, `closed` holds watermarks, `stream` what the stored data was made with, `outbox` and `cursor`
-    the delivery, `lease` who writes.
+    the delivery, `lease` who writes, `alertids`, `alertlog`, `alertversion` and `alertstates` which alert
+    rules there are and how they stand.
 
     Attributes:
         generation: '' for the live one; another name stands before every key of a generation that is
@@ -102,6 +105,30 @@ class Keys:
     def cursor_of(self, consumer: str) -> str:
         """HASH, private: how far a consumer of the outbox other than the backend has come."""
         return f"{self.cursor}:{consumer}"
+
+    @property
+    def alerts(self) -> str:
+        """HASH of alert rules by id."""
+        return self._tagged("alerts")
+
+    def alert_ids(self, market: str = "") -> str:
+        """ZSET, private: ids of the rules in their order; those of a market, or of `ALL_MARKETS`."""
+        return f"{self._tagged('alertids')}:{market}" if market else self._tagged("alertids")
+
+    @property
+    def alert_log(self) -> str:
+        """LIST, private: ids of the rules that were made or removed last, newest first."""
+        return self._tagged("alertlog")
+
+    @property
+    def alert_version(self) -> str:
+        """STRING, private: how often rules were made or removed."""
+        return self._tagged("alertversion")
+
+    @property
+    def alert_states(self) -> str:
+        """HASH, private: which rules have come true, as `<rule>:<market>`."""
+        return self._tagged("alertstates")
 
     @property
     def lease(self) -> str:

@@ -1,0 +1,129 @@
+"""RaiseAlerts: which rules come true with what blocks change. Pure, and a part of the same change set."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from listener.application.state import AlertUndo, ChangeSet, MarketState
+from listener.domain.alert_gauges import Reading, Trail, read_gauges
+from listener.domain.alert_index import RuleIndex
+from listener.domain.alerts import Alert, AlertKind, AlertRule, StateKey
+from listener.domain.entities import Trade
+from listener.domain.value_objects import BlockRef, MarketId
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """The rules as they stand at the head. Not modified.
+
+    Attributes:
+        trails: of the touched markets that exist and have rules that look back.
+    """
+
+    index: RuleIndex
+    trails: Mapping[MarketId, Trail]
+
+
+NOTHING_WATCHED: Final = Watch(RuleIndex(), {})
+
+
+class _Walk(NamedTuple):
+    """One rule through readings.
+
+    Attributes:
+        hits: trades with which it came true, and what was measured.
+        fired: in which block it last did; None: it is armed.
+    """
+
+    hits: Sequence[tuple[Trade, Decimal]]
+    fired: int | None
+
+
+def raise_alerts(watch: Watch, before: MarketState, trades: Sequence[Trade], changes: ChangeSet) -> None:
+    """Add to `changes` what a market's trades make come true.
+
+    Args:
+        watch: the rules.
+        before: the market before these trades.
+        trades: one by one, in order.
+        changes: gets alerts, states and the market's new trail.
+    """
+    index, market = watch.index, before.market.id
+    gauges = index.gauges(market)
+    if not gauges or not trades:
+        return
+    trail = Trail(0)
+    reach_ms = max(gauge.reach_ms for gauge in gauges)
+    if reach_ms and market in watch.trails:
+        trail = watch.trails[market].copy()
+    readings = read_gauges(gauges, before.market, before.last_price, trades, trail)
+    if reach_ms:
+        trail.prune(reach_ms)
+        changes.trails[market] = trail
+    for gauge, shown in readings.items():
+        for rule in index.moved_by(market, gauge, shown) if shown else ():
+            key = StateKey(rule.id, market)
+            state = index.states.get(key)
+            walk = _walk(rule, shown, state)
+            if walk.fired != state:
+                changes.alert_states[key] = walk.fired
+            changes.alerts += [Alert.by_trade(rule, trade, value) for trade, value in walk.hits]
+
+
+def _walk(rule: AlertRule, readings: Iterable[Reading], fired: int | None) -> _Walk:
+    """Hold readings against a rule, in order."""
+    condition = rule.condition
+    rises, threshold, back_at = condition.rises, condition.threshold or Decimal(0), condition.back_at
+    hits: list[tuple[Trade, Decimal]] = []
+    for value, trade, block in readings:
+        if block <= rule.since:
+            continue
+        if fired is not None:
+            if not condition.repeat:
+                break
+            if value < back_at if rises else value > back_at:
+                fired = None
+        elif trade and (value >= threshold if rises else value <= threshold):
+            hits.append((trade, value))
+            if condition.has_state:
+                fired = block
+    return _Walk(hits, fired)
+
+
+def raise_announced(
+    watch: Watch, kind: AlertKind, market: MarketId, block: BlockRef, changes: ChangeSet
+) -> None:
+    """Add to `changes` the alerts of rules that wait for a creation or a graduation."""
+    changes.alerts += [
+        Alert.of(rule, market, block.number, block.hash, block.timestamp)
+        for rule in watch.index.announced(kind, market)
+        if rule.since < block.number
+    ]
+
+
+def put_in_order(changes: ChangeSet) -> None:
+    """Put alerts into the order in which they are told: by place on the chain, then by rule."""
+    changes.alerts.sort(key=_place)
+
+
+def _place(alert: Alert) -> tuple[int, int, int, MarketId, str]:
+    if alert.trade is not None:
+        return alert.block, 1, alert.trade.log_index, alert.market, alert.rule
+    created = alert.kind is AlertKind.MARKET_CREATED
+    return alert.block, 0 if created else 2, 0, alert.market, alert.rule
+
+
+def undo_of(watch: Watch, changes: ChangeSet) -> AlertUndo:
+    """How to take back what one block made come true."""
+    states = watch.index.states
+    return AlertUndo(tuple(changes.alerts), tuple((key, states.get(key)) for key in changes.alert_states))
+
+
+def take_back(undo: AlertUndo, rules: Mapping[str, AlertRule], changes: ChangeSet) -> None:
+    """Add to `changes` the retractions of an orphaned block; called for the newest one first.
+
+    An alert is retracted even if its rule is gone since; a state comes back only to a rule.
+    """
+    changes.alerts += [alert._replace(retracted=True) for alert in reversed(undo.fired)]
+    changes.alert_states.update({key: block for key, block in undo.states if key.rule in rules})
