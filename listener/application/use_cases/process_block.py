@@ -24,7 +24,7 @@ from listener.application.state import (
 from listener.application.use_cases.raise_alerts import (
     NOTHING_WATCHED,
     Watch,
-    put_in_order,
+    number_alerts,
     raise_alerts,
     raise_announced,
     undo_of,
@@ -121,7 +121,7 @@ def process_blocks(
                     tuple((c.interval.name, c.open_time, c.before) for c in told.candles),
                 )
             )
-    put_in_order(changes)
+    number_alerts(changes)
     if undoable:
         changes.trades = sorted(chain.from_iterable(changes.newest.values()), key=lambda trade: trade.id)
         taken_back = undo_of(watch, changes)

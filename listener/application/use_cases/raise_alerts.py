@@ -1,7 +1,7 @@
 """RaiseAlerts: which rules come true with what blocks change. Pure, and a part of the same change set."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -102,9 +102,15 @@ def raise_announced(
     ]
 
 
-def put_in_order(changes: ChangeSet) -> None:
-    """Put alerts into the order in which they are told: by place on the chain, then by rule."""
+def number_alerts(changes: ChangeSet) -> None:
+    """Put alerts into the order in which they are told: by place on the chain, then by rule.
+
+    Of what is not live, theirs are the only rows, and the head counts them: the next run of history is folded
+    on top before this one is committed.
+    """
     changes.alerts.sort(key=_place)
+    if not changes.live:
+        changes.head = replace(changes.head, seq=changes.base.seq + len(changes.alerts))
 
 
 def _place(alert: Alert) -> tuple[int, int, int, MarketId, str]:
