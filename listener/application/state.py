@@ -7,7 +7,6 @@ from functools import cached_property
 from itertools import islice, pairwise
 from typing import Final, Literal, NamedTuple, Protocol
 
-from listener.domain.alert_gauges import Trail
 from listener.domain.alerts import Alert, StateKey
 from listener.domain.entities import Candle, Market, MarketStats, Trade
 from listener.domain.events import (
@@ -269,7 +268,6 @@ class ChangeSet:
     """Told even if `live` is not set."""
     alert_states: dict[StateKey, int | None] = field(default_factory=dict)
     """In which block a rule has come true; None: it is armed again."""
-    trails: dict[MarketId, Trail] = field(default_factory=dict)
     rejected: Counter[str] = field(default_factory=Counter)
 
     def market(self, market: MarketId) -> Market:

@@ -64,6 +64,14 @@ class Reading(NamedTuple):
     block: int
 
 
+class Volumes(NamedTuple):
+    """Quote volumes in base units: of a window, and in the `rest_ms` before it."""
+
+    inside: int
+    usual: int
+    rest_ms: int
+
+
 class Trail:
     """The minutes of a market in which it was traded, as far back as its rules look.
 
@@ -88,9 +96,7 @@ class Trail:
         """One-minute candles, ascending, all there are from `since` on."""
         trail = cls(since)
         for minute in minutes:
-            price = minute.open if minute.previous_close is None else minute.previous_close
-            trail._begin(minute.open_time, price)
-            trail._total += minute.quote
+            trail.put(minute)
         return trail
 
     def copy(self) -> "Trail":
@@ -99,6 +105,13 @@ class Trail:
         other._times, other._references = self._times.copy(), self._references.copy()
         other._before, other._total = self._before.copy(), self._total
         return other
+
+    def put(self, minute: Candle) -> None:
+        """A one-minute candle that follows all others, or the newest one as it has become."""
+        if not self._times or self._times[-1] != minute.open_time:
+            price = minute.open if minute.previous_close is None else minute.previous_close
+            self._begin(minute.open_time, price)
+        self._total = self._before[-1] + minute.quote
 
     def _begin(self, minute: Timestamp, reference: Price) -> None:
         self._times.append(minute)
@@ -120,28 +133,31 @@ class Trail:
                 del self._times[:gone], self._references[:gone], self._before[:gone]
                 self.since = oldest
 
-    def change(self, minute: Timestamp, window_ms: int, price: Price) -> Decimal:
-        """Per cent from the last price before the window, or the market's first one, to `price`."""
+    def reference(self, minute: Timestamp, window_ms: int) -> Price | None:
+        """The last price before the window, or the market's first one; None: no trade is in the window."""
         place = bisect_left(self._times, minute - window_ms + MINUTE_MS)
-        if place == len(self._times):
+        return self._references[place] if place < len(self._times) else None
+
+    def change(self, minute: Timestamp, window_ms: int, price: Price) -> Decimal:
+        """Per cent from `reference` to `price`."""
+        reference = self.reference(minute, window_ms)
+        if reference is None:
             return Decimal(0)
-        reference = self._references[place]
         return percent(EXACT.subtract(price, reference), reference)
 
-    def spike(self, minute: Timestamp, window_ms: int, created: Timestamp) -> Decimal | None:
-        """Quote volume of the window as a multiple of what was usual in the day before it.
+    def volumes(self, minute: Timestamp, window_ms: int, created: Timestamp) -> Volumes | None:
+        """Quote volume of the window, and in the day before it.
 
         The day is the 1,440 minutes of which the window is the last part, or as many of them as the market
         exists. None: without the window they are shorter than it, or there was no trade in them.
         """
         begin = minute - window_ms + MINUTE_MS
         day = max(minute - DAY_MS + MINUTE_MS, created)
-        rest_ms = begin - day
-        if rest_ms < window_ms:
+        if begin - day < window_ms:
             return None
         before = self._volume_before(begin)
         usual = before - self._volume_before(day)
-        return ratio((self._total - before) * rest_ms, usual * window_ms, 0) if usual else None
+        return Volumes(self._total - before, usual, begin - day) if usual else None
 
     def _volume_before(self, minute: Timestamp) -> int:
         place = bisect_left(self._times, minute)
@@ -198,7 +214,9 @@ def _look_back(
     for gauge in gauges:
         value: Decimal | None = None
         if gauge.kind is AlertKind.VOLUME_SPIKE:
-            value = trail.spike(minute, gauge.window_ms, created)
+            if volumes := trail.volumes(minute, gauge.window_ms, created):
+                inside, usual, rest_ms = volumes
+                value = ratio(inside * rest_ms, usual * gauge.window_ms, 0)
         elif price is not None:
             value = trail.change(minute, gauge.window_ms, price)
         if value is not None:

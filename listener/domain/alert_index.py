@@ -1,26 +1,33 @@
-"""Alert rules by what they wait for: a market's trades cost a bisection, however many rules there are."""
+"""Alert rules by what they wait for: a market's trades cost a comparison, however many rules there are."""
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from itertools import chain
+from math import inf
 from operator import itemgetter
 from typing import Final
 
-from listener.domain.alert_gauges import Gauge, Reading
+from listener.domain.alert_gauges import Gauge
 from listener.domain.alerts import AlertKind, AlertRule, StateKey
 from listener.domain.value_objects import MarketId
 
 Rung = tuple[Decimal, str]
 """A level and the rule that waits for it."""
+MARGIN: Final = 1e-9
+"""Share of a level by which it may be missed in floating point."""
 _level: Final = itemgetter(0)
-NOBODY: Final[Mapping[str, AlertRule]] = {}
 
 
 class Ladder:
-    """Rules of one gauge, sorted by the level at which something happens to them."""
+    """Rules of one gauge, sorted by the level at which something happens to them.
 
-    __slots__ = ("_falls", "_rises", "_rules", "_tops", "_valleys")
+    Attributes:
+        calm_above: nothing happens to any of them between this and `calm_below`, both left out. Floating
+            point, on the safe side: to find out that nothing happens.
+    """
+
+    __slots__ = ("_falls", "_rises", "_rules", "_tops", "_valleys", "calm_above", "calm_below")
 
     def __init__(self) -> None:
         self._rules: dict[str, AlertRule] = {}
@@ -28,9 +35,19 @@ class Ladder:
         self._falls: list[Rung] = []
         self._tops: list[Rung] = []
         self._valleys: list[Rung] = []
+        self.calm_above, self.calm_below = -inf, inf
 
     def __len__(self) -> int:
         return len(self._rules)
+
+    def copy(self) -> "Ladder":
+        """The same, to be changed."""
+        other = Ladder()
+        other._rules = self._rules.copy()
+        other._rises, other._falls = self._rises.copy(), self._falls.copy()
+        other._tops, other._valleys = self._tops.copy(), self._valleys.copy()
+        other.calm_above, other.calm_below = self.calm_above, self.calm_below
+        return other
 
     def rules(self) -> Iterable[AlertRule]:
         """All of them."""
@@ -40,6 +57,7 @@ class Ladder:
         """Add a rule, armed or not. It must not be there."""
         self._rules[rule.id] = rule
         insort(self._side(rule, fired=fired), _rung(rule, fired=fired))
+        self._find_calm()
 
     def take(self, rule: AlertRule) -> None:
         """Remove a rule if it is there."""
@@ -50,32 +68,40 @@ class Ladder:
             place = bisect_left(side, rung)
             if place < len(side) and side[place] == rung:
                 del side[place]
-                return
+                break
+        self._find_calm()
 
     def _side(self, rule: AlertRule, *, fired: bool) -> list[Rung]:
         if rule.condition.rises:
             return self._tops if fired else self._rises
         return self._valleys if fired else self._falls
 
+    def _find_calm(self) -> None:
+        above = [float(side[-1][0]) for side in (self._falls, self._tops) if side]
+        below = [float(side[0][0]) for side in (self._rises, self._valleys) if side]
+        self.calm_above = max((level + abs(level) * MARGIN for level in above), default=-inf)
+        self.calm_below = min((level - abs(level) * MARGIN for level in below), default=inf)
+
     def moved_by(self, low: Decimal, high: Decimal) -> Iterator[AlertRule]:
         """Rules to which something may happen between two values."""
-        return map(self._rules.__getitem__, self._ids(low, high))
-
-    def _ids(self, low: Decimal, high: Decimal) -> Iterator[str]:
         rungs = chain(
             self._rises[: bisect_right(self._rises, high, key=_level)],
             self._falls[bisect_left(self._falls, low, key=_level) :],
             self._tops[bisect_right(self._tops, low, key=_level) :],
             self._valleys[: bisect_left(self._valleys, high, key=_level)],
         )
-        return (rule_id for _, rule_id in rungs)
+        return (self._rules[rule_id] for _, rule_id in rungs)
 
 
 Ladders = dict[Gauge, Ladder]
+NO_LADDERS: Final[Ladders] = {}
 
 
 class RuleIndex:
     """Rules, and which of them have come true.
+
+    A market's own rules have ladders of their own. Those for all markets share theirs, until one of them has
+    come true in a market: that market has a copy from then on.
 
     Attributes:
         rules: all of them, by id.
@@ -88,7 +114,8 @@ class RuleIndex:
         self._own: dict[MarketId, Ladders] = {}
         self._own_since: dict[MarketId, int] = {}
         self._all: Ladders = {}
-        self._fired: dict[MarketId, dict[str, AlertRule]] = {}
+        self._copies: dict[MarketId, Ladders] = {}
+        self._fired: dict[MarketId, set[str]] = {}
         self._announced: dict[tuple[AlertKind, MarketId | None], dict[str, AlertRule]] = {}
 
     def __len__(self) -> int:
@@ -101,31 +128,27 @@ class RuleIndex:
         gauge = Gauge.of(condition)
         if gauge is None:
             self._announced.setdefault((condition.kind, market), {})[rule.id] = rule
-        elif market is None:
-            self._all.setdefault(gauge, Ladder()).put(rule, fired=False)
-        else:
+        elif market is not None:
             self._place(rule, gauge, market)
+        else:
+            for ladders in (self._all, *self._copies.values()):
+                ladders.setdefault(gauge, Ladder()).put(rule, fired=False)
 
     def _place(self, rule: AlertRule, gauge: Gauge, market: MarketId) -> None:
         """Put a market's own rule where it belongs as it stands; one that is done with, nowhere."""
+        ladders = self._own.setdefault(market, {})
+        _take(ladders, gauge, rule)
         fired = StateKey(rule.id, market) in self.states
-        ladders = self._own.get(market, {})
-        if gauge in ladders:
-            ladders[gauge].take(rule)
         if not fired or rule.condition.repeat:
             ladders.setdefault(gauge, Ladder()).put(rule, fired=fired)
-            since = self._own_since.get(market, rule.since)
-            self._own_since[market] = min(since, rule.since)
-        elif gauge in ladders and not ladders[gauge]:
-            del ladders[gauge]
-        self._keep(market, ladders)
+            self._own_since[market] = min(self._own_since.get(market, rule.since), rule.since)
+        if not ladders:
+            self._leave(market)
 
-    def _keep(self, market: MarketId, ladders: Ladders) -> None:
-        if ladders:
-            self._own[market] = ladders
-        else:
-            self._own.pop(market, None)
-            self._own_since.pop(market, None)
+    def _leave(self, market: MarketId) -> None:
+        """A market has no rules of its own any more."""
+        self._own.pop(market, None)
+        self._own_since.pop(market, None)
 
     def take(self, rule_id: str) -> list[StateKey]:
         """Remove a rule; its states, which are no longer here."""
@@ -137,20 +160,18 @@ class RuleIndex:
         if gauge is None:
             self._announced[condition.kind, market].pop(rule_id, None)
             return []
-        ladders = self._all if market is None else self._own.get(market, {})
-        if gauge in ladders:
-            ladders[gauge].take(rule)
-            if not ladders[gauge]:
-                del ladders[gauge]
         if market is not None:
-            self._keep(market, ladders)
+            _take(self._own.get(market, {}), gauge, rule)
+            if not self._own.get(market):
+                self._leave(market)
             keys = [StateKey(rule_id, market)]
         else:
             keys = [StateKey(rule_id, fired) for fired, rules in self._fired.items() if rule_id in rules]
-        gone = [key for key in keys if self.states.pop(key, None) is not None]
-        for key in gone if market is None else ():
-            self._disarm(key, rule, armed=True)
-        return gone
+            for ladders in (self._all, *self._copies.values()):
+                _take(ladders, gauge, rule)
+            for key in keys:
+                self._forget_fired(key)
+        return [key for key in keys if self.states.pop(key, None) is not None]
 
     def stand(self, key: StateKey, block: int | None) -> None:
         """A rule has come true in a block, or (None) is armed again. Rules that are gone are passed over."""
@@ -163,45 +184,47 @@ class RuleIndex:
         else:
             self.states[key] = block
         if rule.condition.market is None:
-            self._disarm(key, rule, armed=block is None)
+            self._copy(rule, gauge, key, armed=block is None)
         else:
             self._place(rule, gauge, rule.condition.market)
 
-    def _disarm(self, key: StateKey, rule: AlertRule, *, armed: bool) -> None:
-        """Note for which markets a rule for all of them is not armed."""
-        rules = self._fired.setdefault(key.market, {})
+    def _copy(self, rule: AlertRule, gauge: Gauge, key: StateKey, *, armed: bool) -> None:
+        """Note in a market's copy of the ladders for all how one of these rules stands."""
+        ladders = self._copies.get(key.market)
+        if ladders is None:
+            ladders = self._copies[key.market] = {of: ladder.copy() for of, ladder in self._all.items()}
+        _take(ladders, gauge, rule)
+        if armed or rule.condition.repeat:
+            ladders.setdefault(gauge, Ladder()).put(rule, fired=not armed)
+        self._fired.setdefault(key.market, set()).add(key.rule)
         if armed:
-            rules.pop(key.rule, None)
-        else:
-            rules[key.rule] = rule
-        if not rules:
-            del self._fired[key.market]
+            self._forget_fired(key)
 
-    def gauges(self, market: MarketId) -> Iterable[Gauge]:
-        """What has to be measured of a market."""
-        own = self._own.get(market)
-        return {**self._all, **own} if own else self._all
+    def _forget_fired(self, key: StateKey) -> None:
+        """A market whose every rule for all is armed needs no copy."""
+        fired = self._fired[key.market]
+        fired.discard(key.rule)
+        if not fired:
+            del self._fired[key.market], self._copies[key.market]
 
-    def moved_by(self, market: MarketId, gauge: Gauge, readings: Sequence[Reading]) -> Iterator[AlertRule]:
-        """Rules to which something may happen with what a gauge shows. There is a reading."""
-        values = [reading.value for reading in readings]
-        low, high = min(values), max(values)
-        own = self._own.get(market)
-        if own and gauge in own:
-            yield from own[gauge].moved_by(low, high)
-        if gauge in self._all:
-            fired = self._fired.get(market, NOBODY)
-            for rule in self._all[gauge].moved_by(low, high):
-                if rule.id not in fired:
-                    yield rule
-            for rule in fired.values():
-                if rule.condition.repeat and Gauge.of(rule.condition) == gauge:
-                    yield rule
+    def ladders(self, market: MarketId) -> tuple[Ladders, Ladders]:
+        """A market's own rules, and those for all as they stand there."""
+        return self._own.get(market, NO_LADDERS), self._copies.get(market, self._all)
+
+    def reach_ms(self, market: MarketId) -> int:
+        """How far back its minutes matter."""
+        own, shared = self.ladders(market)
+        reach_ms = 0
+        for gauge in chain(own, shared):
+            if gauge.window_ms:
+                reach_ms = max(reach_ms, gauge.reach_ms)
+        return reach_ms
 
     def announced(self, kind: AlertKind, market: MarketId) -> list[AlertRule]:
         """Rules that wait for an announcement."""
+        nobody: Mapping[str, AlertRule] = {}
         return [
-            rule for whose in (market, None) for rule in self._announced.get((kind, whose), NOBODY).values()
+            rule for whose in (market, None) for rule in self._announced.get((kind, whose), nobody).values()
         ]
 
     def counts_for(self, market: MarketId, last: int) -> bool:
@@ -211,6 +234,14 @@ class RuleIndex:
     def counts_for_all(self, last: int) -> bool:
         """The same for any market."""
         return any(rule.since < last for ladder in self._all.values() for rule in ladder.rules())
+
+
+def _take(ladders: Ladders, gauge: Gauge, rule: AlertRule) -> None:
+    """Remove a rule, and its ladder with the last one."""
+    if gauge in ladders:
+        ladders[gauge].take(rule)
+        if not ladders[gauge]:
+            del ladders[gauge]
 
 
 def _rung(rule: AlertRule, *, fired: bool) -> Rung:

@@ -122,27 +122,25 @@ class AlertBook:
         if not self._index:
             return Watch(self._index, {})
         minute = ONE_MINUTE.open_time(first.timestamp)
-        since = {
-            market: minute - reach_ms + MINUTE_MS
-            for market in touched
-            if (reach_ms := max((gauge.reach_ms for gauge in self._index.gauges(market)), default=0))
-        }
-        missing = {
-            market: (start, max(head, start))
-            for market, start in since.items()
-            if market not in self._trails or self._trails[market].since > start
-        }
-        read = await self._read(missing) if missing else {}
-        for market in since.keys() & self._trails.keys():
-            self._trails.move_to_end(market)
-        kept = {market: self._trails[market] for market in since.keys() - read.keys()}
-        return Watch(self._index, kept | read)
+        missing: dict[MarketId, tuple[Timestamp, Timestamp]] = {}
+        trails: dict[MarketId, Trail] = {}
+        for market in touched:
+            if reach_ms := self._index.reach_ms(market):
+                start = minute - reach_ms + MINUTE_MS
+                trail = self._trails.get(market)
+                if trail is None or trail.since > start:
+                    missing[market] = start, max(head, start)
+                else:
+                    trails[market] = trail
+        if missing:
+            trails |= await self._read(missing)
+        return Watch(self._index, trails)
 
     async def _read(self, spans: Mapping[MarketId, tuple[Timestamp, Timestamp]]) -> dict[MarketId, Trail]:
         """Trails made of what is committed."""
         await self._settle()
-        markets = list(spans)
         trails: dict[MarketId, Trail] = {}
+        markets = list(spans)
         for at in range(0, len(markets), MARKETS_SLICE):
             part = {market: spans[market] for market in markets[at : at + MARKETS_SLICE]}
             found = await self._minutes.load_minutes(part)
@@ -153,11 +151,44 @@ class AlertBook:
         """Take over what a change set makes of rules and trails."""
         for key, block in changes.alert_states.items():
             self._index.stand(key, block)
-        for market in changes.reorg.markets if changes.reorg else changes.newest:
-            self._kept -= len(self._trails.pop(market, ()))
-        for market, trail in changes.trails.items():
-            self._trails[market] = trail
-            self._kept += len(trail)
+        if changes.reorg:
+            for market in changes.reorg.markets:
+                self._drop(market)
+            return
+        for market in changes.created if self._index else ():
+            if self._index.reach_ms(market):
+                self._keep(market, Trail(0))
+        if self._trails:
+            self._lengthen(changes)
         while self._kept > MOST_MINUTES:
-            _, trail = self._trails.popitem(last=False)
-            self._kept -= len(trail)
+            self._drop(next(iter(self._trails)))
+
+    def _lengthen(self, changes: ChangeSet) -> None:
+        """Follow the minutes of a change set; markets that were folded in bulk are read when wanted."""
+        single: set[MarketId] = set()
+        for market, interval, _, minute, _ in changes.candles:
+            if interval.ms == MINUTE_MS and minute is not None:
+                single.add(market)
+                trail = self._trails.get(market)
+                if trail is not None:
+                    self._kept -= _size(trail)
+                    trail.put(minute)
+                    trail.prune(self._index.reach_ms(market))
+                    self._kept += _size(trail)
+                    self._trails.move_to_end(market)
+        for market in changes.newest.keys() - single:
+            self._drop(market)
+
+    def _keep(self, market: MarketId, trail: Trail) -> None:
+        self._drop(market)
+        self._trails[market] = trail
+        self._kept += _size(trail)
+
+    def _drop(self, market: MarketId) -> None:
+        trail = self._trails.pop(market, None)
+        self._kept -= _size(trail) if trail is not None else 0
+
+
+def _size(trail: Trail) -> int:
+    """What a trail counts for: its minutes, and one for itself."""
+    return len(trail) + 1

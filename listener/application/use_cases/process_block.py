@@ -141,7 +141,7 @@ def _watch(watch: Watch, before: MarketState, told: "_Told", resolved: Resolved,
         created = next(block for block in resolved.blocks if block.number == number)
         raise_announced(watch, AlertKind.MARKET_CREATED, market, created, changes)
     if told.candles:
-        raise_alerts(watch, before, told.newest, changes)
+        raise_alerts(watch, before, told.newest, told.minutes, changes)
     if market in resolved.graduated_in and before.market.status != GRADUATED:
         raise_announced(watch, AlertKind.GRADUATED, market, resolved.graduated_in[market], changes)
 
@@ -154,6 +154,7 @@ class _Told(NamedTuple):
         newest: those that may be kept.
         candles: those that are not folded in bulk.
         outgrown: see `outgrown`.
+        minutes: the trades that are not in bulk, folded by the minute.
     """
 
     number: int
@@ -161,6 +162,7 @@ class _Told(NamedTuple):
     newest: Sequence[Trade] = ()
     candles: Sequence[CandleChange] = ()
     outgrown: Sequence[Interval] = ()
+    minutes: Sequence[Candle] = ()
 
 
 def _fold_bulk(
@@ -206,10 +208,11 @@ def _told(
     if not trades:
         return _Told(0, before)
     before = before._replace(live=tuple(before.live))
-    after, candles = fold_minutes(before, minutes_of(trades), rules)
-    minutes = [c.after for c in candles if c.interval is rules.intervals[0] and c.after]
-    after = after._replace(day=elapsed.add(minutes, as_of))
-    return _Told(len(trades), after, trades, candles, _outgrown(before, after, rules))
+    minutes = minutes_of(trades)
+    after, candles = fold_minutes(before, minutes, rules)
+    merged = [c.after for c in candles if c.interval is rules.intervals[0] and c.after]
+    after = after._replace(day=elapsed.add(merged, as_of))
+    return _Told(len(trades), after, trades, candles, _outgrown(before, after, rules), minutes)
 
 
 def minutes_of(trades: Sequence[Trade]) -> list[Candle]:

@@ -7,9 +7,10 @@ from typing import Final, NamedTuple
 
 from listener.application.state import AlertUndo, ChangeSet, MarketState
 from listener.domain.alert_gauges import Reading, Trail, read_gauges
+from listener.domain.alert_glance import Glance
 from listener.domain.alert_index import RuleIndex
 from listener.domain.alerts import Alert, AlertKind, AlertRule, StateKey
-from listener.domain.entities import Trade
+from listener.domain.entities import Candle, Trade
 from listener.domain.value_objects import BlockRef, MarketId
 
 
@@ -40,35 +41,54 @@ class _Walk(NamedTuple):
     fired: int | None
 
 
-def raise_alerts(watch: Watch, before: MarketState, trades: Sequence[Trade], changes: ChangeSet) -> None:
+def raise_alerts(
+    watch: Watch,
+    before: MarketState,
+    trades: Sequence[Trade],
+    minutes: Sequence[Candle],
+    changes: ChangeSet,
+) -> None:
     """Add to `changes` what a market's trades make come true.
 
     Args:
         watch: the rules.
         before: the market before these trades.
-        trades: one by one, in order.
-        changes: gets alerts, states and the market's new trail.
+        trades: one by one, in order; at least one.
+        minutes: the same, folded by the minute.
+        changes: gets alerts and states.
     """
     index, market = watch.index, before.market.id
-    gauges = index.gauges(market)
-    if not gauges or not trades:
+    own, shared = index.ladders(market)
+    if not own and not shared:
         return
-    trail = Trail(0)
-    reach_ms = max(gauge.reach_ms for gauge in gauges)
-    if reach_ms and market in watch.trails:
-        trail = watch.trails[market].copy()
-    readings = read_gauges(gauges, before.market, before.last_price, trades, trail)
-    if reach_ms:
-        trail.prune(reach_ms)
-        changes.trails[market] = trail
-    for gauge, shown in readings.items():
-        for rule in index.moved_by(market, gauge, shown) if shown else ():
-            key = StateKey(rule.id, market)
-            state = index.states.get(key)
-            walk = _walk(rule, shown, state)
-            if walk.fired != state:
-                changes.alert_states[key] = walk.fired
-            changes.alerts += [Alert.by_trade(rule, trade, value) for trade, value in walk.hits]
+    trail = watch.trails.get(market) or Trail(0)
+    if len(minutes) == 1:
+        glance = Glance(before.market, before.last_price, minutes[0], trail)
+        gauges = {g for ladders in (own, shared) for g, ladder in ladders.items() if glance.stirs(g, ladder)}
+    else:
+        gauges = {*own, *shared}
+    if not gauges:
+        return
+    if any(gauge.window_ms for gauge in gauges):
+        trail = trail.copy()
+    for gauge, shown in read_gauges(gauges, before.market, before.last_price, trades, trail).items():
+        values = [reading.value for reading in shown]
+        for ladders in (own, shared) if values else ():
+            if gauge in ladders:
+                for rule in ladders[gauge].moved_by(min(values), max(values)):
+                    _hold(rule, market, shown, index, changes)
+
+
+def _hold(
+    rule: AlertRule, market: MarketId, shown: Sequence[Reading], index: RuleIndex, changes: ChangeSet
+) -> None:
+    """Hold what a gauge shows of a market against a rule."""
+    key = StateKey(rule.id, market)
+    state = index.states.get(key)
+    walk = _walk(rule, shown, state)
+    if walk.fired != state:
+        changes.alert_states[key] = walk.fired
+    changes.alerts += [Alert.by_trade(rule, trade, value) for trade, value in walk.hits]
 
 
 def _walk(rule: AlertRule, readings: Iterable[Reading], fired: int | None) -> _Walk:
