@@ -18,6 +18,7 @@ from listener.application.services.supervisor import keep_running
 from listener.config.gateway import check_exposure
 from listener.config.settings import Settings, load_settings
 from listener.infrastructure.clock import SystemClock
+from listener.infrastructure.gateway.alerts import alerts_router
 from listener.infrastructure.gateway.app import create_app
 from listener.infrastructure.gateway.gateway_metrics import GatewayMetrics, Measured
 from listener.infrastructure.gateway.hub import HubLimits
@@ -35,12 +36,15 @@ from listener.infrastructure.gateway.server import (
 )
 from listener.infrastructure.gateway.udf import udf_routes
 from listener.infrastructure.gateway.udf_index import IndexedSymbols
+from listener.infrastructure.gateway.writes import is_loopback
 from listener.infrastructure.listening import listen, port_of
 from listener.infrastructure.observability.health import Health
 from listener.infrastructure.observability.logs import SecretMask, configure
 from listener.infrastructure.observability.observer import LogObserver
 from listener.infrastructure.observability.progress import ProgressDisplay
+from listener.infrastructure.redis.alert_rules import RedisAlertRules
 from listener.infrastructure.redis.client import Database
+from listener.infrastructure.redis.fired import FiredAlerts
 from listener.infrastructure.redis.keys import Keys
 from listener.infrastructure.redis.reader import RedisReader
 from listener.infrastructure.redis.row_feed import RowFeed
@@ -54,14 +58,15 @@ NICER: Final = 5
 
 
 class Gateway:
-    """All parts of the gateway, wired. It reads Redis, and writes nothing.
+    """All parts of the gateway, wired. It reads Redis, and writes what its users ask for: alert rules.
 
     Args:
         settings: those of the service.
+        host: the address at which we listen.
         upstream: address of the follower's own server; None: we serve alone.
     """
 
-    def __init__(self, settings: Settings, upstream: str | None = None) -> None:
+    def __init__(self, settings: Settings, host: str, upstream: str | None = None) -> None:
         self._clock = SystemClock()
         self._observer = LogObserver(Health(), ProgressDisplay(), SecretMask(settings.secrets()))
         url, keys = str(settings.gateway_redis_url or settings.redis_url), Keys(settings.chain_id)
@@ -73,18 +78,27 @@ class Gateway:
         self._index = MarketIndex(reader, self._clock)
         self._feed = RowFeed(self._feed_database, keys)
         self._feed.subscribe(self._index.follow)
-        self._security = _security(settings)
+        self._security = _security(settings, host)
         services: dict[str, Checked] = {"index": self._index, "security": self._security}
         self.metrics = GatewayMetrics()
         self.operations = Operations(reader, self._clock, services, self._upstream, self.metrics)
+        position = Position(reader, self._clock)
         app = create_app(
             reader,
             self._security,
             index=self._index,
-            position=Position(reader, self._clock),
+            position=position,
             operations=self.operations,
             origins=settings.gateway_cors_origins,
-            routers=[udf_routes(reader, IndexedSymbols(self._index), self._clock, prefix="/udf")],
+            routers=[
+                udf_routes(reader, IndexedSymbols(self._index), self._clock, prefix="/udf"),
+                alerts_router(
+                    RedisAlertRules(self._database, keys),
+                    FiredAlerts(self._database, keys),
+                    position,
+                    self._clock,
+                ),
+            ],
         )
         self._live = self._live_sockets(settings, keys, app)
         services["live"] = self._live.hub
@@ -147,11 +161,12 @@ async def _with_parent(parent: Parent, server: Server) -> None:
     server.stop()
 
 
-def _security(settings: Settings) -> Security:
+def _security(settings: Settings, host: str) -> Security:
     return Security(
         settings.gateway_api_keys,
         Rate(settings.gateway_rate_per_s, settings.gateway_rate_burst),
         Rate(settings.gateway_key_rate_per_s, settings.gateway_key_rate_burst),
+        local=is_loopback(host) and not settings.gateway_trusted_proxies,
     )
 
 
@@ -177,7 +192,7 @@ def run_alone(settings: Settings, host: str | None = None, port: int | None = No
 
     async def work() -> None:
         check_exposure(settings, host, settings.environment)
-        gateway = Gateway(settings)
+        gateway = Gateway(settings, host)
         try:
             listening = listen(host, settings.websocket_port if port is None else port)
         except OSError as error:
@@ -203,7 +218,8 @@ def run_child(settings: Settings, listening: int, parent: int, upstream: str) ->
     os.nice(NICER)
 
     async def work() -> None:
-        await Gateway(settings, upstream).run(socket.socket(fileno=listening), Parent(parent))
+        public = socket.socket(fileno=listening)
+        await Gateway(settings, public.getsockname()[0], upstream).run(public, Parent(parent))
 
     return _finish(work)
 

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, NoDecode
 
 from listener.application.errors import InvalidConfiguration
 from listener.infrastructure.gateway.keys import ApiKey
+from listener.infrastructure.gateway.writes import is_loopback
 
 KEYS_MAX: Final = 1_000
 
@@ -84,13 +85,3 @@ def check_exposure(settings: GatewaySettings, host: str, environment: str) -> No
             "GATEWAY_API_KEYS (`listener api-key` makes one), or GATEWAY_PUBLIC=true if anybody may read, "
             "or WEBSOCKET_HOST=127.0.0.1, or GATEWAY_ENABLED=false"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this host reaches an address. A name other than `localhost` counts as one for all."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False

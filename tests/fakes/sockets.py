@@ -15,7 +15,7 @@ class Mirror:
 
     Attributes:
         position: the row up to which it holds; None before the first snapshot.
-        items: candles by open time, trades by id, markets by id, or the figures.
+        items: candles by open time, trades and alerts by id, markets by id, or the figures.
         resumed: whether the last answer to a subscription was not a snapshot.
     """
 
@@ -58,12 +58,15 @@ class Mirror:
         if self.kind == "trades":
             twice = self.items.keys() & {trade["id"] for trade in message["items"]}
             assert not twice, f"{self.room}: {twice} are told twice"
+        if self.kind == "alerts":  # an id may come again: retracted, and then on the new branch
+            twice = [alert for alert in message["items"] if alert == self.items.get(alert["id"])]
+            assert not twice, f"{self.room}: {twice} are told twice"
         if self.kind == "stats":
             self.items = {}
         self._take(message["items"])
 
     def _take(self, items: list[dict[str, Any]]) -> None:
-        name = {"candles": "t", "trades": "id", "markets": "s", "stats": None}[self.kind]
+        name = {"candles": "t", "trades": "id", "alerts": "id", "markets": "s", "stats": None}[self.kind]
         for item in items:
             key = item[name] if name else ""
             if item.get("deleted"):

@@ -55,10 +55,10 @@ class Answer(NamedTuple):
 class Served:
     """A running gateway."""
 
-    def __init__(self, redis_port: int, **settings: str) -> None:
+    def __init__(self, redis_port: int, *arguments: str, **settings: str) -> None:
         self.child = Child(
             "gateway",
-            [sys.executable, "-c", "from listener.cli import main; main()", "serve"],
+            [sys.executable, "-c", "from listener.cli import main; main()", "serve", *arguments],
             environment={
                 "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
                 "CHAIN_ID": str(CHAIN_ID),

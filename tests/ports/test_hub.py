@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from decimal import Decimal
 from random import Random
 from typing import Any, Final
 
@@ -12,10 +13,13 @@ import pytest
 from listener.application.errors import StoreUnavailable
 from listener.application.interfaces import RowId
 from listener.application.state import Finality
+from listener.domain.alerts import AlertCondition, AlertKind
 from listener.infrastructure.gateway.clients import Client, ClientLimits
 from listener.infrastructure.gateway.hub import Hub, HubLimits
-from listener.infrastructure.gateway.room_reads import RoomReads, Snapshot
+from listener.infrastructure.gateway.room_reads import ALERTS_SHOWN, RoomReads, Snapshot
 from listener.infrastructure.gateway.rooms import RoomName
+from listener.infrastructure.redis.alert_rules import RedisAlertRules
+from listener.infrastructure.redis.fired import FIRED_KEPT, newest
 from listener.infrastructure.redis.keys import Keys
 from listener.infrastructure.redis.row_feed import RowFeed
 from tests.fakes.build import CHAIN_ID, created, rules, swap, token
@@ -32,13 +36,22 @@ CLIENTS_MAX: Final = 6
 MARKETS: Final = 3
 BUFFER: Final = ClientLimits(messages=6, bytes=6_000)
 BOUND_S: Final = 20.0
+LARGE: Final = AlertCondition(AlertKind.TRADE_SIZE, threshold=Decimal("0.5"), repeat=True)
+"""Comes true with every other trade, about."""
 ROOMS: Final = (
     "markets",
     *(
         f"{kind}:{token(number)}{rest}"
         for number in range(MARKETS)
-        for kind, rest in (("trades", ""), ("stats", ""), ("candles", ":1m"), ("candles", ":5m"))
+        for kind, rest in (
+            ("trades", ""),
+            ("alerts", ""),
+            ("stats", ""),
+            ("candles", ":1m"),
+            ("candles", ":5m"),
+        )
     ),
+    "alerts",
 )
 
 
@@ -88,15 +101,18 @@ class World:
         self.reads = FlakyReads(side, self.random)
         self.hub = Hub(self.reads, self.time, HubLimits(linger_s=30, resume_rows=60), BUFFER)
         self.feed = RowFeed(side.database, KEYS, batch_rows=40, block_ms=1)
-        self.writer = Writer(side.writer.chain, side.store, BY)
+        self.rules = RedisAlertRules(side.database, KEYS)
+        self.writer = Writer(side.writer.chain, side.store, BY, alerts=self.rules)
         self.links: dict[Client, tuple[FakeConnection, asyncio.Task[None]]] = {}
         self.away: list[Mirrors] = []
         self.now = 10_000
         self.alive = [True] * MARKETS
 
     async def begin(self) -> None:
-        """A stream with a first market, and a feed that has begun."""
+        """A stream with a first market, alert rules, and a feed that has begun."""
         await self.writer.start(now=1_000)
+        await self.rules.create(LARGE, 1)
+        await self.writer.start(now=2_000)
         self.writer.chain.mine(created(0), swap(0))
         await self.writer.follow()
         self.hub.start(await self.feed.start())
@@ -253,6 +269,9 @@ class World:
             case "trades":
                 found = await admin.lrange(KEYS.trades(name.market), 0, -1)
                 return {trade["id"]: trade for trade in map(orjson.loads, found)}
+            case "alerts":
+                told = newest(await admin.lrange(KEYS.fired, 0, -1), FIRED_KEPT, name.market)
+                return {alert["id"]: alert for alert in map(orjson.loads, told)}
             case "stats":
                 figures = await admin.hgetall(KEYS.stats(name.market))
                 return {"": _text(figures)} if figures else {}
@@ -277,6 +296,10 @@ class World:
                     newest = sorted(known, key=_place, reverse=True)[: len(truth)]
                     assert newest == list(truth), room
                     known = {id_: known[id_] for id_ in newest}
+                if mirror.kind == "alerts":  # a snapshot has the newest only
+                    assert known.items() <= truth.items(), room
+                    assert known.keys() >= set(list(truth)[:ALERTS_SHOWN]), room
+                    known = truth
                 if mirror.kind in {"stats", "markets"}:
                     known = {key: {n: str(v) for n, v in item.items()} for key, item in known.items()}
                 assert known == truth, room

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from listener.application.errors import InvalidConfiguration
-from listener.config.gateway import GatewaySettings, check_exposure, is_loopback
+from listener.config.gateway import GatewaySettings, check_exposure
 from listener.infrastructure.gateway.guard import BODY_MAX, QUERY_MAX, Guard
 from listener.infrastructure.gateway.keys import KEY_CHARACTERS_MAX, ApiKey, Scope, digest_of, make_key
 from listener.infrastructure.gateway.security import Limiter, Rate, Refused, Security, network_of
+from listener.infrastructure.gateway.writes import is_loopback
 
 HERE = "203.0.113.7"
 READ = frozenset({Scope.READ})
@@ -194,7 +195,12 @@ class Asked:
                 return
 
     async def ask(
-        self, path: str, headers: dict[bytes, bytes] | None = None, query: bytes = b"", *bodies: bytes
+        self,
+        path: str,
+        headers: dict[bytes, bytes] | None = None,
+        query: bytes = b"",
+        *bodies: bytes,
+        method: str = "GET",
     ) -> int:
         """Status of a refusal; 0: it came through."""
         self.reached, self.status = False, 0
@@ -211,7 +217,7 @@ class Asked:
 
         scope = {
             "type": "http",
-            "method": "GET",
+            "method": method,
             "path": path,
             "query_string": query,
             "headers": list((headers or {}).items()),
@@ -250,6 +256,41 @@ async def test_what_each_path_needs() -> None:
     assert await asked.ask("/metrics", {b"x-api-key": key.encode()}) == 403
     assert await asked.ask("/metrics", {b"x-api-key": admin.encode()}) == 0
     assert await asked.ask("/api/v1/markets", {b"x-api-key": admin.encode()}) == 403
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "MADE-UP"])
+async def test_who_may_change_something(method: str) -> None:
+    """With keys: one with the scope `admin`, whatever the path. Without: only users of this host."""
+    key, kept = make_key(READ)
+    admin, also = make_key(frozenset({Scope.ADMIN}))
+    asked = Asked(Security([kept, also], local=True))
+    for path in ("/api/v1/alerts", "/docs", "/anything"):
+        assert await asked.ask(path, method=method) == 401
+        assert await asked.ask(path, {b"x-api-key": key.encode()}, method=method) == 403
+        assert await asked.ask(path, {b"x-api-key": admin.encode()}, method=method) == 0
+    assert await Asked(Security()).ask("/api/v1/alerts", method=method) == 403
+    assert await Asked(Security(local=True)).ask("/api/v1/alerts", method=method) == 0
+    assert await Asked(Security()).ask("/api/v1/alerts") == 0
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [
+        (b"https://evil.example.org", 403),
+        (b"http://127.0.0.1.evil.example.org:8080", 403),
+        (b"http://localhost@evil.example.org", 403),
+        (b"null", 403),
+        (b"http://[", 403),
+        (b"http://127.0.0.1:8080", 0),
+        (b"http://localhost:3000", 0),
+        (b"http://[::1]:8080", 0),
+    ],
+)
+async def test_no_page_of_another_host_changes_something(origin: bytes, status: int) -> None:
+    """A browser on this host may be shown a page that asks us in its user's name."""
+    asked = Asked(Security(local=True))
+    assert await asked.ask("/api/v1/alerts", {b"origin": origin}, method="POST") == status
+    assert await asked.ask("/api/v1/alerts", {b"origin": origin}) == 0
 
 
 @pytest.mark.parametrize("length", [str(BODY_MAX + 1), "10000000", "-1", "1e3", "", "9" * 5_000])

@@ -30,7 +30,17 @@ def body(message: Message) -> Any:
 
 
 @pytest.mark.parametrize(
-    "text", ["markets", "trades:0xabc", "stats:0xabc", "candles:0xabc:1m", "candles:a:b:1w", "trades:a:b"]
+    "text",
+    [
+        "markets",
+        "trades:0xabc",
+        "stats:0xabc",
+        "candles:0xabc:1m",
+        "candles:a:b:1w",
+        "trades:a:b",
+        "alerts",
+        "alerts:0xabc",
+    ],
 )
 def test_names(text: str) -> None:
     """A name reads as it writes; a market's id may hold colons."""
@@ -40,7 +50,8 @@ def test_names(text: str) -> None:
 @pytest.mark.parametrize(
     "text",
     ["", "trades", "trades:", "markets:", "markets:0xabc", "candles:0xabc", "candles:0xabc:", "candles::1m",
-     "candles:0xabc:7m", "orders:0xabc", "trades:a b", "trades:a\nb", "trades:" + "a" * 129, "TRADES:a"],
+     "candles:0xabc:7m", "orders:0xabc", "trades:a b", "trades:a\nb", "trades:" + "a" * 129, "TRADES:a",
+     "alerts:", "alerts:a b"],
 )  # fmt: skip
 def test_no_names(text: str) -> None:
     """What names no room is refused."""
@@ -130,7 +141,8 @@ def test_rows_find_their_rooms() -> None:
     marked: list[str] = []
     index: RoomIndex[str] = RoomIndex(row(0), lambda room: marked.append(str(room.name)))
     for name in (TRADES, CANDLES, RoomName(Kind.CANDLES, MARKET, "5m"), RoomName(Kind.STATS, MARKET),
-                 RoomName(Kind.TRADES, "0xother"), RoomName(Kind.MARKETS)):  # fmt: skip
+                 RoomName(Kind.TRADES, "0xother"), RoomName(Kind.MARKETS), RoomName(Kind.ALERTS),
+                 RoomName(Kind.ALERTS, MARKET), RoomName(Kind.ALERTS, "0xother")):  # fmt: skip
         index.open(name)
 
     def concerned(event: str, data: object) -> list[str]:
@@ -139,17 +151,19 @@ def test_rows_find_their_rooms() -> None:
         index.take([Row(row(index.position.seq + 1), event, raw)])
         return sorted(marked)
 
-    mine = ["candles:0xabc:1m", "candles:0xabc:5m", "stats:0xabc", "trades:0xabc"]
+    mine = ["alerts:0xabc", "candles:0xabc:1m", "candles:0xabc:5m", "stats:0xabc", "trades:0xabc"]
     assert concerned("trade_update", {"s": MARKET}) == ["trades:0xabc"]
     assert concerned("chart_data", {"s": MARKET, "c": [["1m", 0], ["1h", 0]]}) == ["candles:0xabc:1m"]
     assert concerned("market_data", MARKET.encode()) == ["stats:0xabc"]
     assert concerned("candles_closed", {"i": "5m", "T": 299_999}) == ["candles:0xabc:5m"]
     assert concerned("market_created", {"s": "0xnew"}) == ["markets"]
     reorg = {"ancestor": {"number": 1, "hash": "0x"}, "depth": 1, "from": 0, "markets": [MARKET]}
-    assert concerned("reorg", reorg) == sorted([*mine, "markets"])
-    assert concerned("alert", {}) == []
+    assert concerned("reorg", reorg) == sorted([*mine, "alerts", "markets"])
+    assert concerned("alert", {"s": MARKET}) == ["alerts", "alerts:0xabc"]
     assert concerned("something_new", b"no json") == []
-    assert concerned("resync", {"reason": "history"}) == sorted([*mine, "markets", "trades:0xother"])
+    assert concerned("resync", {"reason": "history"}) == sorted(
+        [*mine, "alerts", "alerts:0xother", "markets", "trades:0xother"]
+    )
     assert {room.since for room in index.all()} == {index.position}
 
 

@@ -74,7 +74,7 @@ def create_app(
         CORSMiddleware(
             Guard(app, security),
             allow_origins=list(origins),
-            allow_methods=["GET", "POST"],
+            allow_methods=["GET", "POST", "DELETE"],
             allow_headers=["Authorization", "X-API-Key", "If-None-Match", "Content-Type"],
             expose_headers=["ETag", "Retry-After"],
             max_age=PREFLIGHT_AGE_S,

@@ -11,6 +11,7 @@ from starlette.types import Scope as Connection
 from listener.infrastructure.gateway.keys import Scope
 from listener.infrastructure.gateway.replies import error_reply, refusal
 from listener.infrastructure.gateway.security import Refused, Security
+from listener.infrastructure.gateway.writes import READING
 
 BODY_MAX: Final = 65_536
 """Bytes of a request's body."""
@@ -50,9 +51,12 @@ class Guard:
             return
         try:
             if not under(scope["path"], OWN_DOOR):
+                reads = scope["method"] in READING
                 scope[CALLER] = self._security.admit(
-                    key_of(scope, headers), address_of(scope), needed(scope["path"])
+                    key_of(scope, headers), address_of(scope), needed(scope["path"], reads=reads)
                 )
+                if not reads:
+                    self._security.admit_change(headers)
         except Refused as refused:
             await refusal(refused)(scope, receive, send)
             return
@@ -81,11 +85,11 @@ def under(path: str, prefixes: tuple[str, ...]) -> bool:
     return any(path == prefix or path.startswith(f"{prefix}/") for prefix in prefixes)
 
 
-def needed(path: str) -> Scope | None:
-    """The scope that a path needs; None: none."""
-    if under(path, OPEN):
+def needed(path: str, *, reads: bool) -> Scope | None:
+    """The scope that a path needs, to be read or changed; None: none."""
+    if under(path, OPEN) and reads:
         return None
-    return Scope.ADMIN if under(path, ADMIN) else Scope.READ
+    return Scope.READ if reads and not under(path, ADMIN) else Scope.ADMIN
 
 
 def oversized(scope: Connection, headers: Mapping[bytes, bytes]) -> Response | None:

@@ -18,7 +18,7 @@ from listener.infrastructure.gateway.security import Refused
 JSON: Final = "application/json"
 RETRY_AFTER_S: Final = 1
 """What callers are told while Redis is away."""
-CODES: Final = {404: "not_found", 405: "method_not_allowed", 413: "payload_too_large"}
+CODES: Final = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "payload_too_large"}
 _log = structlog.get_logger("listener.gateway")
 
 

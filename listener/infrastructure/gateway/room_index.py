@@ -28,6 +28,7 @@ class RoomIndex(Generic[M]):
             "chart_data": self._charted,
             "market_data": self._figured,
             "candles_closed": self._closed,
+            "alert": self._alerted,
             "reorg": self._reorganised,
             "resync": self._resynced,
             **dict.fromkeys(TOLD_OF_MARKETS, self._registered),
@@ -73,6 +74,10 @@ class RoomIndex(Generic[M]):
     def _traded(self, row: RowId, data: bytes) -> None:
         self._tell(RoomName(Kind.TRADES, orjson.loads(data)["s"]), Entry(row, "update", data))
 
+    def _alerted(self, row: RowId, data: bytes) -> None:
+        for market in ("", orjson.loads(data)["s"]):
+            self._tell(RoomName(Kind.ALERTS, market), Entry(row, "update", data))
+
     def _registered(self, row: RowId, data: bytes) -> None:
         self._tell(RoomName(Kind.MARKETS), Entry(row, "update", data))
 
@@ -106,7 +111,7 @@ class RoomIndex(Generic[M]):
         markets = set(item["markets"])
         told = orjson.dumps({name: item[name] for name in ("ancestor", "depth", "from")})
         for room in self._rooms.values():
-            if room.name.kind is Kind.MARKETS or room.name.market in markets:
+            if not room.name.market or room.name.market in markets:
                 room.tell(Entry(row, "reorg", told))
                 self._dirty(room)
 

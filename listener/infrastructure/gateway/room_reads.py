@@ -7,6 +7,7 @@ import orjson
 
 from listener.application.interfaces import RowId
 from listener.infrastructure.gateway.rooms import Kind, RoomName
+from listener.infrastructure.redis import fired
 from listener.infrastructure.redis.client import Command, Database
 from listener.infrastructure.redis.codec import FIGURES, MARKET_INTEGERS, STATS_INTEGERS
 from listener.infrastructure.redis.keys import Keys
@@ -15,6 +16,7 @@ from listener.infrastructure.redis.row_feed import START, RowBatch, rows_after
 CANDLES_SHOWN: Final = 300
 TRADES_SHOWN: Final = 100
 MARKETS_SHOWN: Final = 100
+ALERTS_SHOWN: Final = 100
 """The newest of each, with which a room starts."""
 READ_TOGETHER: Final = 250
 """Commands of one round trip."""
@@ -30,7 +32,7 @@ class Snapshot(NamedTuple):
 
     Attributes:
         position: it holds every row up to this one.
-        items: JSON of each, candles and markets ascending, trades newest first.
+        items: JSON of each, candles and markets ascending, trades and alerts newest first.
         closed: all candles that close up to this time are closed.
     """
 
@@ -59,21 +61,19 @@ class RoomReads:
     async def snapshot(self, name: RoomName) -> Snapshot | None:
         """What a room starts with; None where it changes too fast to be read at one instant.
 
-        The head is read first, so that the data is as new as that at least. Trades are each told once, so
-        that they must not be newer either. What else is newer is told again, as it is then.
+        The head is read first, so that the data is as new as that at least. Trades and alerts are each told
+        once, so that they must not be newer either. What else is newer is told again, as it is then.
         """
         if name.kind is Kind.MARKETS:
             return await self._markets()
         head: Command = ("HMGET", self._keys.head, "epoch", "seq")
         if name.kind is Kind.TRADES:
-            words: Command = ("LRANGE", self._keys.trades(name.market), 0, TRADES_SHOWN - 1)
-            for _ in range(TRIES):
-                before, trades, after = await self._database.run_all([head, words, head])
-                if before == after:
-                    return Snapshot(_position(before), trades)
-            return None
+            return await self._at_once(head, ("LRANGE", self._keys.trades(name.market), 0, TRADES_SHOWN - 1))
+        if name.kind is Kind.ALERTS:
+            told = await self._at_once(head, fired.reading(self._keys))
+            return told and told._replace(items=fired.newest(told.items, ALERTS_SHOWN, name.market))
         if name.kind is Kind.STATS:
-            words = ("HMGET", self._keys.stats(name.market), *FIGURES)
+            words: Command = ("HMGET", self._keys.stats(name.market), *FIGURES)
             before, figures = await self._database.run_all([head, words])
             return Snapshot(_position(before), _figures(figures))
         before, members, closed = await self._database.run_all(
@@ -84,6 +84,14 @@ class RoomReads:
             ]
         )
         return Snapshot(_position(before), members, int(closed) if closed else None)
+
+    async def _at_once(self, head: Command, words: Command) -> Snapshot | None:
+        """What a command reads, exactly as of the head; None where that moves each time."""
+        for _ in range(TRIES):
+            before, items, after = await self._database.run_all([head, words, head])
+            if before == after:
+                return Snapshot(_position(before), items)
+        return None
 
     async def _markets(self) -> Snapshot:
         before, newest = await self._database.run_all(

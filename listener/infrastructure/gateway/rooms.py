@@ -18,7 +18,7 @@ from listener.domain.value_objects import Interval
 
 MARKET_CHARACTERS_MAX: Final = 128
 LOG_ENTRIES_MAX: Final = 2_000
-"""Trades, or markets, that a room remembers: those of one flush, and for who comes back."""
+"""Trades, alerts, or markets, that a room remembers: those of one flush, and for who comes back."""
 LOG_BYTES_MAX: Final = 1_000_000
 TOUCHED_MAX: Final = 500
 """Candles that a room remembers to have changed."""
@@ -34,10 +34,17 @@ class Kind(StrEnum):
     TRADES = "trades"
     STATS = "stats"
     MARKETS = "markets"
+    ALERTS = "alerts"
+
+
+FOR_ALL: Final = frozenset({Kind.MARKETS, Kind.ALERTS})
+"""Kinds that have a room of all markets."""
+OF_ONE: Final = frozenset(Kind) - {Kind.MARKETS}
+"""Kinds that have a room of each market."""
 
 
 class RoomName(NamedTuple):
-    """`candles:<market>:<interval>`, `trades:<market>`, `stats:<market>` or `markets`."""
+    """`candles:<market>:<interval>`, `trades:<market>`, `stats:<market>`, `markets`, `alerts[:<market>]`."""
 
     kind: Kind
     market: str = ""
@@ -55,9 +62,10 @@ class RoomName(NamedTuple):
         if kind == Kind.CANDLES:
             market, _, interval = market.rpartition(":")
             Interval.parse(interval)
-        if kind not in set(Kind) or (text != kind if kind == Kind.MARKETS else not market):
+        if not (kind in FOR_ALL if text == kind else kind in OF_ONE and market):
             raise InvalidValue(
-                "no such room: candles:<market>:<interval>, trades:<market>, stats:<market>, markets"
+                "no such room: candles:<market>:<interval>, trades:<market>, stats:<market>, markets, "
+                "alerts, alerts:<market>"
             )
         if len(market) > MARKET_CHARACTERS_MAX or not market.isprintable() or " " in market:
             raise InvalidValue("a market has up to 128 printable characters")

@@ -2,13 +2,14 @@
 
 import ipaddress
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from throttled import MemoryStore, Throttled
 from throttled.rate_limiter import per_sec
 
 from listener.infrastructure.gateway.keys import KEY_CHARACTERS_MAX, ApiKey, Scope
+from listener.infrastructure.gateway.writes import by_a_stranger
 
 CALLERS_MAX: Final = 20_000
 """Addresses, and keys, whose rates are remembered, 400 bytes each or so; those not seen longest go first."""
@@ -79,6 +80,7 @@ class Security:
         keys: that are accepted.
         per_address: rate of those who show no key.
         per_key: rate of each key.
+        local: only this host reaches us, so that without keys everybody may change things, too.
     """
 
     def __init__(
@@ -86,7 +88,10 @@ class Security:
         keys: Sequence[ApiKey] = (),
         per_address: Rate = UNLIMITED,
         per_key: Rate = UNLIMITED,
+        *,
+        local: bool = False,
     ) -> None:
+        self._local = local
         self._keys = {key.id: key for key in keys}
         self._refused: Counter[str] = Counter()
         self._addresses, self._rates = Limiter(per_address), Limiter(per_key)
@@ -132,6 +137,22 @@ class Security:
         except Refused as refused:
             self._refused[refused.code] += 1
             raise
+
+    def admit_change(self, headers: Mapping[bytes, bytes]) -> None:
+        """After `admit`, for a request that may change something.
+
+        Raises:
+            Refused: there are no keys, and somebody else than this host's users may be asking (403).
+        """
+        if self._keys or (self._local and not by_a_stranger(headers)):
+            return
+        self._refused["forbidden"] += 1
+        raise Refused(
+            403,
+            "forbidden",
+            "without GATEWAY_API_KEYS a gateway only lets users of its own host change something, at a "
+            "loopback address, and no page of another host",
+        )
 
     def _admit(self, key: str | None, address: str, scope: Scope | None) -> Caller:
         known = self._known(key)

@@ -40,6 +40,7 @@ from listener.infrastructure.redis.codec import (
     market_fields,
     stats_fields,
 )
+from listener.infrastructure.redis.fired import FIRED_KEPT
 from listener.infrastructure.redis.keys import Keys
 from listener.infrastructure.redis.trade_texts import encode_newest
 
@@ -109,6 +110,7 @@ def commands(
     _write_trades(changes, keys, told, written)
     _write_candles(changes, keys, texts, written)
     _write_figures(changes, keys, written)
+    _write_alerts(changes, keys, written)
     written.commands += _registry(changes, keys)
     written.commands += _alert_states(changes, keys)
     if changes.closed:
@@ -184,6 +186,12 @@ def _series(candles: CandleBatch, keys: Keys) -> Iterable[Command]:
             for at in range(start, end, WORDS):
                 part = words[at : min(end, at + WORDS)]
                 yield (key, replaced if at == start else 0, len(part), *part)
+
+
+def _write_alerts(changes: ChangeSet, keys: Keys, written: Writes) -> None:
+    """The newest alerts and retractions, for readers."""
+    told = [orjson.dumps(alert_item(alert)) for alert in changes.alerts[-FIRED_KEPT:]]
+    written.lists += ((keys.fired, FIRED_KEPT, len(part), *part) for part in _parts(told))
 
 
 def _write_figures(changes: ChangeSet, keys: Keys, written: Writes) -> None:

@@ -136,6 +136,11 @@ class Keys:
         return self._tagged("lease")
 
     @property
+    def fired(self) -> str:
+        """LIST of the newest alert records."""
+        return self._tagged("fired")
+
+    @property
     def pattern(self) -> str:
         """Glob that matches every key of the generation; of all generations, for the live one."""
         return f"{self.generation or '*'}{':*' if self.generation else ''}{{{self.stream}}}*"

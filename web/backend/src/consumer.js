@@ -90,7 +90,21 @@ export const LIMITS = Object.freeze({
  * @typedef {{s: string} & Record<string, unknown>} Stats   Rolling 24 h.
  * @typedef {{s: string, deleted?: true} & Record<string, unknown>} Market
  * @typedef {{i: string, T: number}} Closed
- * @typedef {Record<string, unknown>} Alert
+ *
+ * @typedef {object} Alert  A rule came true. `retracted`: it did so in a block that a reorg has undone.
+ * @property {string} id        `<rule>-<block>-<log index>[-<market>]`; may come again after it was retracted.
+ * @property {string} rule
+ * @property {string} kind      `price_above`, `price_below`, `change`, `volume_spike`, `trade_size`, `market_created`, `graduated`
+ * @property {string} s         Market id.
+ * @property {number} b         Block number.
+ * @property {string} bh        Block hash.
+ * @property {number} t         Block time, Unix ms.
+ * @property {string} [trade]   Id of the trade.
+ * @property {string} [value]   What was measured.
+ * @property {string} [threshold]
+ * @property {number} [windowMs]
+ * @property {true} [retracted]
+ *
  * @typedef {{reason: string}} Resync
  *
  * @typedef {object} Reorg  Trades with `b` above the ancestor never happened.
@@ -176,7 +190,10 @@ const EVENTS = {
       isObject(x.ancestor) && isCount(x.ancestor.number) &&
       Array.isArray(x.markets) && x.markets.every(isMarketId),
   },
-  alert: { handler: 'alert', valid: () => true },
+  alert: {
+    handler: 'alert',
+    valid: (x) => [x.id, x.rule, x.kind].every((text) => typeof text === 'string') && isMarketId(x.s) && isCount(x.b) && isCount(x.t),
+  },
   resync: { handler: 'resync', valid: (x) => x.reason === undefined || typeof x.reason === 'string' },
 }
 

@@ -115,8 +115,9 @@ export async function startServer(config, { log = defaultLog } = {}) {
           viewers.reorg(reorg, ctx)
         }
       },
-      alert(items) {
-        for (const item of items) log('warn', 'alert from the listener', { alert: item })
+      alert(items, ctx) {
+        for (const item of items) log('info', 'alert', { alert: item })
+        viewers.alerts(items, ctx)
       },
       async resync([{ reason }]) {
         state.replaceAll(await history.lastValues({ marketsMax, tradesMax, intervals }))

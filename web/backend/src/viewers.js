@@ -275,6 +275,10 @@ export function attachViewers(namespace, { history, position, intervals, viewers
       if (rooms.length) namespace.to(rooms).emit(event, { epoch, seq, items })
     },
 
+    /** @param {import('./consumer.js').Alert[]} items @param {Mark} mark */
+    alerts: (items, mark) =>
+      broadcast('alerts', items, (x) => audience(x.s), (x) => ({ s: x.s }), mark),
+
     /** @param {import('./consumer.js').Closed[]} items @param {Mark} mark */
     closed: (items, { epoch, seq }) => {
       namespace.emit('candles_closed', { epoch, seq, items })

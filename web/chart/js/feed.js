@@ -88,7 +88,7 @@ class Topic {
  * @param {object} [listeners]
  * @param {(state: 'live' | 'waiting' | 'reconnecting') => void} [listeners.onState]
  * @param {(event: string, payload: any) => void} [listeners.onEvent]
- *   `market_created`, `market_graduated`, `reorg`, `resync`, `candles_closed`.
+ *   `market_created`, `market_graduated`, `reorg`, `resync`, `candles_closed`, `alerts`.
  */
 export function createFeed(socket, { onState = () => {}, onEvent = () => {} } = {}) {
   /** @type {Set<Topic>} */
@@ -110,7 +110,7 @@ export function createFeed(socket, { onState = () => {}, onEvent = () => {} } = 
       for (const topic of topics) if (topic.request.topic === name && topic.concerns(change)) topic.receive(change)
     })
   }
-  for (const event of ['market_created', 'market_graduated', 'candles_closed']) {
+  for (const event of ['market_created', 'market_graduated', 'candles_closed', 'alerts']) {
     socket.on(event, (/** @type {any} */ payload) => onEvent(event, payload))
   }
   socket.on('reorg', (/** @type {any} */ reorg) => {

@@ -2,6 +2,7 @@
 /** Wires the page together. What it shows is in the address, see `address.js`. */
 
 import { io } from '/vendor/socket.io.mjs'
+import { createAlerts } from './alerts.js'
 import { readAddress, writeAddress } from './address.js'
 import { BACKEND, api } from './api.js'
 import { createPriceChart } from './chart.js'
@@ -40,6 +41,7 @@ const linkTo = (id) => writeAddress(id)
 const header = createHeader()
 const trades = createTradeList()
 const connection = createConnection()
+const alerts = createAlerts()
 const launches = createLaunches(linkTo)
 const markets = createMarketList({
   linkTo,
@@ -65,6 +67,7 @@ const feed = createFeed(socket, {
   onState: connection.show,
   onEvent(event, payload) {
     if (event === 'market_created' || event === 'market_graduated') applyRecords(event, payload)
+    else if (event === 'alerts' && payload.s === market) alerts.show(payload.items)
     else if (event === 'reorg' && payload.s === market) {
       trades.dropAbove(payload.ancestor.number)
       const blocks = payload.depth === 1 ? '1 block was' : `${payload.depth} blocks were`
@@ -137,6 +140,7 @@ function openMarket() {
   for (const topic of marketTopics) topic.close()
   header.show(markets.get(market) ? { ...markets.get(market) } : null)
   trades.clear()
+  alerts.clear()
   marketTopics = [
     feed.open({ topic: 'stats', market }, {
       snapshot(answer) {
