@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 import urllib.request
 from contextlib import suppress
 from typing import Any, Final
@@ -17,6 +18,7 @@ from listener.demo.launchpad import ETHER, Curve, Launchpad
 from listener.demo.processes import free_port
 from listener.infrastructure.redis.keys import Keys
 from tests.e2e.system import CHAIN_ID, System, get_json
+from tests.e2e.test_alerts import SEEN_S
 from tests.e2e.test_reorgs import SETTINGS, buy
 from tests.fakes.sockets import Mirrors
 
@@ -47,12 +49,14 @@ class World:
         self.system.wait_log("Gateway serves")
 
     def ask(self, rule: Record) -> str:
-        """Make a rule; its id."""
+        """Make a rule, and wait until the listener knows it; its id."""
         url, body = f"http://127.0.0.1:{self.port}/api/v1/alerts", json.dumps(rule).encode()
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"})
         with urllib.request.urlopen(request, timeout=10) as answer:
             assert answer.status == 201
-            return str(json.load(answer)["id"])
+            made = json.load(answer)
+        time.sleep(SEEN_S)
+        return str(made["id"])
 
     def fired(self) -> list[Record]:
         """Alerts over REST, newest first."""

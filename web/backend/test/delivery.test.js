@@ -43,7 +43,9 @@ test('what the listener sends is held, counted and broadcast', async (t) => {
   assert.deepEqual(await send(listener, 'market_created', out.next([{ s: '0xnew', ...record(3000) }])), { ok: true })
   assert.deepEqual(await send(listener, 'market_graduated', out.next([{ s: MARKET, ...record(1000, { status: 'graduated', successor: '0xpool' }) }])), { ok: true })
   assert.deepEqual(await send(listener, 'candles_closed', out.next([{ i: '1m', T: 1_199_999 }])), { ok: true })
-  assert.deepEqual(await send(listener, 'alert', out.next([{ kind: 'test' }])), { ok: true })
+  const alert = { id: 'r1-6-0', rule: 'r1', kind: 'trade_size', s: MARKET, b: 6, bh: '0x6', t: 6_000, trade: '6-0', value: '5', threshold: '1' }
+  const undone = { ...alert, retracted: true }
+  assert.deepEqual(await send(listener, 'alert', out.next([alert, { ...alert, s: OTHER }, undone])), { ok: true })
   await eventually('list figures are flushed', () => got.markets)
 
   assert.deepEqual(got.trades, { s: MARKET, epoch: 1, seq: 2, items: [trade(6)] })
@@ -53,6 +55,7 @@ test('what the listener sends is held, counted and broadcast', async (t) => {
   assert.equal(got.market_created.items[0].s, '0xnew')
   assert.equal(got.market_graduated.items[0].status, 'graduated')
   assert.deepEqual(got.candles_closed.items, [{ i: '1m', T: 1_199_999 }])
+  assert.deepEqual(got.alerts, { s: MARKET, epoch: 1, seq: out.seq, items: [alert, undone] })
 
   const { body } = await getJson(url, '/debug/state')
   assert.deepEqual(body.lastSeen, { [out.chain]: { epoch: 1, seq: out.seq } })
