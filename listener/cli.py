@@ -2,7 +2,7 @@
 
 import typer
 
-from listener.commands import data, service, stream
+from listener.commands import alerts, data, service, stream
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -12,6 +12,7 @@ app = typer.Typer(
 )
 for part in (service.app, data.app, stream.app):
     app.add_typer(part)
+app.add_typer(alerts.app, name="alerts")
 
 
 def main() -> None:

@@ -118,3 +118,10 @@ async def write_markets(port: int) -> list[MarketId]:
     with redis.Redis(port=port) as plain:
         plain.hset(KEYS.settings, "setting:OHLCV_INTERVALS", ",".join(INTERVALS))
     return [token(number) for number in range(MARKETS)]
+
+
+def forget_alerts(plain: redis.Redis) -> None:
+    """Remove all rules, and what came true."""
+    for name in ("alerts", "alertids", "alertlog", "alertversion", "fired"):
+        if found := list(plain.scan_iter(f"{name}:*")):
+            plain.delete(*found)

@@ -12,7 +12,7 @@ from listener.infrastructure.gateway.keys import Scope, make_key
 from listener.infrastructure.redis.fired import FIRED_KEPT
 from tests.fakes.build import token
 from tests.gateway.conftest import Data
-from tests.gateway.serving import KEYS, Answer, Served
+from tests.gateway.serving import KEYS, Answer, Served, forget_alerts
 
 PATH: Final = "/api/v1/alerts"
 READ, READ_KEPT = make_key(frozenset({Scope.READ, Scope.STREAM}), "charts")
@@ -37,17 +37,11 @@ def made(gateway: Served, **rule: Any) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def database(data: Data) -> Iterator[redis.Redis]:
-    """A plain client; rules and what fired are gone before and afterwards."""
+    """A plain client; rules and what fired are gone afterwards."""
     with redis.Redis(port=data.port) as plain:
-
-        def clean() -> None:
-            for name in ("alerts", "alertids", "alertlog", "alertversion", "fired"):
-                if found := list(plain.scan_iter(f"{name}:*")):
-                    plain.delete(*found)
-
-        clean()
+        forget_alerts(plain)
         yield plain
-        clean()
+        forget_alerts(plain)
 
 
 def test_a_rule_is_made_shown_and_removed(gateway: Served, data: Data) -> None:
