@@ -10,15 +10,15 @@ Only keys of the public contract (docs/contract.md) are read, by reading command
 method says otherwise.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import datetime
-from typing import Final, Self
+from typing import Final, Self, TypeVar
 
 import msgspec
 
 from listener.application.errors import ForeignData
-from listener.application.reading import HeadRecord, MarketView, Stretch
-from listener.application.rows import CandleRow, TradeRow
+from listener.application.reading import HeadRecord, MarketView, Stretch, bounded
+from listener.application.rows import AlertRow, CandleRow, TradeRow
 from listener.application.use_cases.present_candles import (
     Opening,
     ccxt_row,
@@ -28,10 +28,13 @@ from listener.application.use_cases.read_candles import CandleQuery, read_candle
 from listener.domain.errors import InvalidValue
 from listener.domain.value_objects import Interval, Timestamp
 from listener.infrastructure.redis.client import DEFAULT_TIMEOUT_S, Database
+from listener.infrastructure.redis.fired import FIRED_KEPT, FiredAlerts
 from listener.infrastructure.redis.keys import Keys
 from listener.infrastructure.redis.reader import RedisReader
 
-__all__ = ["CandleRow", "Client", "HeadRecord", "MarketView", "TradeRow", "columns"]
+__all__ = ["AlertRow", "CandleRow", "Client", "HeadRecord", "MarketView", "TradeRow", "columns"]
+
+R = TypeVar("R")
 
 PAGE: Final = 500
 """Markets that `Client.markets` reads at once."""
@@ -41,6 +44,7 @@ Instant = Timestamp | datetime
 
 
 _trade: Final = msgspec.json.Decoder(TradeRow).decode
+_alert: Final = msgspec.json.Decoder(AlertRow).decode
 
 
 class Client:
@@ -59,6 +63,7 @@ class Client:
     def __init__(self, redis_url: str, chain_id: int, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self._database = Database.connect(redis_url, timeout_s)
         self._reader = RedisReader(self._database, Keys(chain_id))
+        self._fired = FiredAlerts(self._database, Keys(chain_id))
 
     async def __aenter__(self) -> Self:
         return self
@@ -140,14 +145,30 @@ class Client:
     async def trades(self, market: str, limit: int = 100) -> list[TradeRow]:
         """The newest trades, newest first; `TRADES_RETENTION` are kept."""
         raw = await self._reader.trades(market.lower(), limit)
-        try:
-            return [_trade(trade) for trade in raw]
-        except msgspec.MsgspecError as error:
-            raise ForeignData(f"Redis holds something else in the place of a trade: {error}") from error
+        return [_decoded(_trade, trade) for trade in raw]
+
+    async def alerts(self, limit: int = 100, *, market: str = "", rule: str = "") -> list[AlertRow]:
+        """The newest alerts as they stand, newest first; the last 1,000 records are kept.
+
+        Args:
+            limit: how many at most.
+            market: of this one; empty: of any.
+            rule: of this one; empty: of any.
+        """
+        bounded(limit, FIRED_KEPT, "alerts")
+        raw = await self._fired.newest(limit, market.lower(), rule)
+        return [_decoded(_alert, alert) for alert in raw]
 
     async def stats(self, market: str) -> dict[str, object] | None:
         """Rolling 24 h figures; None before the first trade."""
         return await self._reader.stats(market.lower())
+
+
+def _decoded(decode: Callable[[bytes], R], raw: bytes) -> R:
+    try:
+        return decode(raw)
+    except msgspec.MsgspecError as error:
+        raise ForeignData(f"Redis holds something else than it should: {error}") from error
 
 
 def _ms(instant: Instant) -> Timestamp:

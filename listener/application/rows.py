@@ -50,3 +50,20 @@ class TradeRow(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_onl
     v: str
     q: str
     fee: str | None = None
+
+
+class AlertRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An alert record as in the public contract; what does not apply is None."""
+
+    id: str
+    rule: str
+    kind: str
+    s: str
+    b: int
+    bh: str
+    t: int
+    trade: str | None = None
+    value: str | None = None
+    threshold: str | None = None
+    windowMs: int | None = None  # noqa: N815 - the contract's name
+    retracted: bool = False

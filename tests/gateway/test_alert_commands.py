@@ -52,14 +52,14 @@ def test_rules_come_and_go() -> None:
     """What is asked for is made, listed as a table and as JSON, shown, and gone when removed."""
     market = token(0)
     first = made("price_above", "0.0000000015", "--repeat", "--hysteresis", "2", "--note", "a [b] *")
-    fall = made("change", "--market", market, "--window", "5", "--", "-10")
+    fall = made("change", "--market", market, "--window", "5", "-10")
     assert first.items() >= {"kind": "price_above", "threshold": "0.0000000015", "repeat": True}.items()
     assert first.items() >= {"hysteresis": "2", "note": "a [b] *"}.items()
-    assert (
-        fall.items() >= {"kind": "change", "market": market, "threshold": "-10", "windowMs": 300_000}.items()
-    )
+    asked = {"kind": "change", "market": market, "threshold": "-10", "windowMs": 300_000}
+    assert fall.items() >= asked.items()
     assert [json.loads(line) for line in alerts("list", "--json").splitlines()] == [first, fall]
     assert [json.loads(line) for line in alerts("list", "--json", "--market", market).splitlines()] == [fall]
+    assert made("market_created", "--market", "0xNew")["market"] == "0xnew"
     table = alerts("list")
     for text in (first["id"], fall["id"], "a [b] *", "price_above", market):
         assert text in table
@@ -67,7 +67,8 @@ def test_rules_come_and_go() -> None:
     assert alerts("delete", fall["id"]) == f"Removed {fall['id']}.\n"
     for command in ("show", "delete"):
         assert f"no rule {fall['id']}" in alerts(command, fall["id"], fails=True)
-    assert [json.loads(line) for line in alerts("list", "--json").splitlines()] == [first]
+    kinds = [json.loads(line)["kind"] for line in alerts("list", "--json").splitlines()]
+    assert kinds == ["price_above", "market_created"]
 
 
 @pytest.mark.parametrize(
@@ -81,6 +82,7 @@ def test_rules_come_and_go() -> None:
         (("price_above", "1", "--hysteresis", "2"), "hysteresis"),
         (("price_above", "1", "--market", "nowhere"), "no market 'nowhere'"),
         (("price_sideways", "1"), "price_sideways"),
+        (("price_above", "1", "--repat"), "--repat"),
     ],
 )
 def test_what_is_no_rule_is_refused(words: tuple[str, ...], said: str) -> None:

@@ -35,6 +35,10 @@ BACKEND: Final = ROOT / "web" / "backend"
 DOCUMENT: Final = ROOT / "docs" / "clients.md"
 BY: Final = rules("5m", "1d", "1w")
 NODE_TESTS: Final = 8
+ALERT: Final[dict[str, Any]] = {
+    "id": "r1-9-1", "rule": "r1", "kind": "change", "s": token(0), "b": 9, "bh": "0x9", "t": MONDAY_MS,
+    "trade": "9-1", "value": "-12.5", "threshold": "-10", "windowMs": 300_000,
+}  # fmt: skip
 MISSING: Final = "0x" + "9" * 40
 
 
@@ -62,6 +66,9 @@ async def write(url: str) -> None:
         writer.chain.mine(swap(0, base * ETHER, quote * ETHER, buy=False), after_ms=minutes * MINUTE_MS)
     writer.chain.mine(after_ms=2 * MINUTE_MS)
     await writer.follow()
+    for alert in (ALERT, ALERT | {"id": "r2-9-1", "rule": "r2"}, ALERT | {"s": token(1), "id": "r3-9-1"}):
+        await database.run("LPUSH", Keys(CHAIN_ID).fired, json.dumps(alert))
+    await database.run("LPUSH", Keys(CHAIN_ID).fired, json.dumps(ALERT | {"retracted": True}))
     await database.close()
 
 
@@ -126,6 +133,7 @@ async def test_both_clients_answer_alike(client: Client, redis_url: str) -> None
     """Ranges, filling, opening, micro and giant prices, pages of markets: the same to the last byte."""
     calls: list[list[Any]] = [["candles", token(0), name, query] for name, query in SERIES]
     calls += [["ohlcv", token(0), "5m", None, 50], ["ohlcv", token(0), "1m", at(1), 3, {"fill": True}]]
+    calls += [["alerts"], ["alerts", 2, {"market": token(0).upper()}], ["alerts", 1, {"rule": "r1"}]]
     calls += [["trades", token(0), 3], ["market", token(0)], ["market", MISSING], ["stats", token(0)]]
     calls += [["stats", token(1)], ["head"], ["markets"], ["markets", {"after": MONDAY_MS + MINUTE_MS}]]
     given = json.dumps({"chainId": CHAIN_ID, "calls": calls})
@@ -133,6 +141,8 @@ async def test_both_clients_answer_alike(client: Client, redis_url: str) -> None
     here: list[Any] = [await client.candles(token(0), name, **query) for name, query in SERIES]
     here += [await client.ohlcv(token(0), "5m", None, 50)]
     here += [await client.ohlcv(token(0), "1m", at(1), 3, fill=True)]
+    here += [await client.alerts(), await client.alerts(2, market=token(0).upper())]
+    here += [await client.alerts(1, rule="r1")]
     here += [await client.trades(token(0), 3), await client.market(token(0)), await client.market(MISSING)]
     here += [await client.stats(token(0)), await client.stats(token(1)), await client.head()]
     here += [[view async for view in client.markets()]]
@@ -140,6 +150,8 @@ async def test_both_clients_answer_alike(client: Client, redis_url: str) -> None
     for call, theirs, ours in zip(calls, answers, here, strict=True):
         assert theirs == plain(ours), call
         assert theirs or call[:2] in (["market", MISSING], ["stats", token(1)]), call
+    undone = [alert.retracted for alert in here[len(SERIES) + 2]]
+    assert undone == [True, False, False]
     assert len(here[-2]) == len(here[-1]) + 1 == 601
 
 
@@ -197,6 +209,8 @@ async def test_errors_have_names(client: Client, redis_url: str) -> None:
     async with Client(redis_url, 7) as other:
         with pytest.raises(ForeignData):
             await other.trades(MISSING)
+        with pytest.raises(InvalidValue):
+            await other.alerts(1_001)
     async with Client(f"redis://127.0.0.1:{free_port()}", CHAIN_ID) as nobody:
         with pytest.raises(StoreUnavailable):
             await nobody.head()

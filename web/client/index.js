@@ -15,6 +15,7 @@
 export const LIMITS = Object.freeze({
   candlesMax: 5_000, // candles in one answer, filled ones included
   tradesMax: 5_000, // trades in one answer
+  alertsMax: 1_000, // alert records that are kept
   page: 250, // markets that are read together
   togetherMax: 10_000, // markets of one creation time
 })
@@ -33,6 +34,8 @@ export const LIMITS = Object.freeze({
  * @typedef {{id: string, s: string, t: number, b: number, bh: string, li: number, tx: string,
  *   side: 'buy' | 'sell', trader: string, p: string, xp: string, sp?: string, v: string, q: string,
  *   fee?: string}} Trade
+ * @typedef {{id: string, rule: string, kind: string, s: string, b: number, bh: string, t: number, trade?: string,
+ *   value?: string, threshold?: string, windowMs?: number, retracted?: true}} Alert
  * @typedef {{market: string, record: Record<string, any>, stats: Record<string, any> | null}} MarketView
  * @typedef {object} CandleQuery
  * @property {number} [limit]  At most so many (300): the newest ones, or from `start` the first ones.
@@ -174,6 +177,24 @@ export class Reader {
     bounded(limit, LIMITS.tradesMax)
     const rows = await this.#redis.lRange(`trades:${this.#tag}:${market.toLowerCase()}`, 0, limit - 1)
     return rows.map((row) => JSON.parse(row))
+  }
+
+  /**
+   * The newest alerts as they stand, newest first; what a reorg has undone is `retracted`.
+   * @param {number} [limit]
+   * @param {{market?: string, rule?: string}} [only]
+   * @returns {Promise<Alert[]>}
+   */
+  async alerts(limit = 100, { market, rule } = {}) {
+    bounded(limit, LIMITS.alertsMax)
+    const told = await this.#redis.lRange(`fired:${this.#tag}`, 0, LIMITS.alertsMax - 1)
+    /** @type {Map<string, Alert>} Told last of each id. */
+    const found = new Map()
+    for (const alert of told.map((row) => JSON.parse(row))) {
+      if ((market && alert.s !== market.toLowerCase()) || (rule && alert.rule !== rule)) continue
+      if (!found.has(alert.id)) found.set(alert.id, alert)
+    }
+    return [...found.values()].slice(0, limit)
   }
 
   /** Rolling 24 h figures, or null before the first trade. @param {string} market */
