@@ -1,4 +1,4 @@
-"""Candles and trades as the public contract has them: what is stored, told and read."""
+"""Candles, trades and alerts as the public contract has them: what is stored, told and read."""
 
 import msgspec
 
@@ -52,8 +52,8 @@ class TradeRow(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_onl
     fee: str | None = None
 
 
-class AlertRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An alert record as in the public contract; what does not apply is None."""
+class AlertRow(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
+    """An alert, its fields in the contract's order; what does not apply is None."""
 
     id: str
     rule: str

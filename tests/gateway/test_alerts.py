@@ -1,7 +1,9 @@
 """Alert rules over HTTP: made, listed by pages, shown, removed; who may; and what came true of them."""
 
 import json
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Final
 
 import orjson
@@ -14,6 +16,7 @@ from tests.fakes.build import token
 from tests.gateway.conftest import Data
 from tests.gateway.serving import KEYS, Answer, Served, forget_alerts
 
+ROOT: Final = Path(__file__).resolve().parents[2]
 PATH: Final = "/api/v1/alerts"
 READ, READ_KEPT = make_key(frozenset({Scope.READ, Scope.STREAM}), "charts")
 ADMIN, ADMIN_KEPT = make_key(frozenset({Scope.READ, Scope.ADMIN}), "operator")
@@ -205,7 +208,10 @@ def test_without_keys_only_this_host_may_write(
 
 
 def test_a_gateway_that_may_only_read_says_so(data: Data, database: redis.Redis, gateway: Served) -> None:
-    """On a Redis user who may not write, rules are read, and making or removing one is refused in words."""
+    """On a Redis user who may not write, rules are read, and making or removing one is refused in words.
+
+    One who may run the commands that the document names may do both.
+    """
     rule = made(gateway, **ABOVE)
     may = {"enabled": True, "passwords": ["+p"], "keys": ["*{31337}*"]}
     database.acl_setuser("looker", **may, categories=["+@read"])
@@ -217,6 +223,17 @@ def test_a_gateway_that_may_only_read_says_so(data: Data, database: redis.Redis,
             database.acl_setuser("looker", **may, categories=["+@read", *more])
             for answer in (post(served, ABOVE), served.ask(f"{PATH}/{rule['id']}", "DELETE")):
                 assert (answer.status, answer.error) == (403, "read_only")
+        named = re.search(r"needs `([^`]*)`", (ROOT / "docs" / "gateway.md").read_text())
+        assert named
+        words = named[1].split()
+        database.acl_setuser(
+            "looker",
+            **may,
+            categories=[word for word in words if "@" in word],
+            commands=[word for word in words if "@" not in word],
+        )
+        assert post(served, ABOVE).status == 201
+        assert served.ask(f"{PATH}/{rule['id']}", "DELETE").status == 204
     finally:
         served.child.stop()
         database.acl_deluser("looker")
