@@ -130,9 +130,14 @@ def test_a_body_has_a_bound(gateway: Served) -> None:
 
 
 def test_pages_hold_each_rule_once(gateway: Served, data: Data) -> None:
-    """Cursors lead through all rules in the order of their making, or through those of one market."""
+    """Cursors lead through all rules in the order of their making, or through those of one market.
+
+    Ids begin with the time in milliseconds; rules of the same one are in any order.
+    """
     markets = [*data.markets[:2], None]
     rules = [made(gateway, **ABOVE, market=markets[number % 3]) for number in range(9)]
+    rules.sort(key=lambda rule: str(rule["id"]))
+    assert [rule["createdAt"] for rule in rules] == sorted(rule["createdAt"] for rule in rules)
     for market in (None, data.markets[0], data.markets[1]):
         mine = [rule for rule in rules if market in (None, rule.get("market"))]
         query, found = f"?limit=2{f'&market={market}' if market else ''}", []

@@ -4,6 +4,7 @@
 import assert from 'node:assert/strict'
 import { EventEmitter } from 'node:events'
 import { test } from 'node:test'
+import { words } from '../../chart/js/alerts.js'
 import { readAddress, writeAddress } from '../../chart/js/address.js'
 import { drawn, indexOf, powerFor, toBar, undrawn } from '../../chart/js/bars.js'
 import { createFeed } from '../../chart/js/feed.js'
@@ -42,6 +43,21 @@ test('amounts, changes, ages and ids are short', () => {
   assert.deepEqual(['5.123', '-3', '0', '123456', undefined].map(percent), ['+5.12%', '-3.00%', '0.00%', '+123K%', '–'])
   assert.deepEqual([5_000, 130_000, 7_300_000, 2e8].map((ms) => age(0, ms)), ['5s', '2m', '2h', '2d'])
   assert.equal(short(`0x${'ab'.repeat(20)}`), '0xabab…abab')
+})
+
+test('an alert says what has happened, whatever its kind', () => {
+  /** @type {[Record<string, any>, string][]} */
+  const cases = [
+    [{ kind: 'price_above', value: '0.0000000016', threshold: '0.0000000015' }, 'Price above 0.0₈15: 0.0₈16'],
+    [{ kind: 'price_below', value: '1', threshold: '2' }, 'Price below 2: 1'],
+    [{ kind: 'change', value: '-12.5', threshold: '-10', windowMs: 3_600_000 }, 'Price -12.50% within 1h'],
+    [{ kind: 'volume_spike', value: '7', threshold: '5', windowMs: 300_000 }, 'Volume 7 times the usual within 5m'],
+    [{ kind: 'trade_size', value: '12500', threshold: '10' }, 'Trade of 12.5K'],
+    [{ kind: 'market_created' }, 'Market created'],
+    [{ kind: 'graduated' }, 'Market graduated'],
+    [{ kind: 'something_new' }, 'Alert: something_new'],
+  ]
+  for (const [alert, said] of cases) assert.equal(words({ id: 'r-1-0', t: 0, kind: '', ...alert }), said)
 })
 
 test('the address carries market, interval and opens, and nothing in it can break the page', () => {
