@@ -244,6 +244,22 @@ def test_a_gateway_that_may_only_read_says_so(data: Data, database: redis.Redis,
         database.acl_deluser("looker")
 
 
+@pytest.mark.parametrize("document", ["README.md", "docs/gateway.md"])
+def test_examples_of_the_documents(gateway: Served, data: Data, document: str) -> None:
+    """The rules that the documents have you make are made, and what they ask for is answered."""
+    text = (ROOT / document).read_text().replace("0x…", data.markets[0])
+    bodies = re.findall(rf"{PATH} -H 'Content-Type: application/json' \\\n  -d '([^']+)'", text)
+    assert bodies
+    made = [post(gateway, body.encode()) for body in bodies]
+    assert [answer.status for answer in made] == [201] * len(bodies)
+    for url in re.findall(rf"'http://[\w.:]+({PATH}[^'\s]+)'", text):
+        answer = gateway.ask(url)
+        assert answer.status == 200
+        assert len(answer.json["items"]) == (0 if "/fired" in url else len(bodies))
+    for words in re.findall(rf"-X DELETE http://[\w.:]+({PATH}/)<id>", text):
+        assert gateway.ask(f"{words}{made[0].json['id']}", "DELETE").status == 204
+
+
 def test_there_is_a_bound(gateway: Served) -> None:
     """More rules for all markets than there may be are refused with a word of its own."""
     for _ in range(100):

@@ -25,7 +25,7 @@ class Moving(Database):
         self.heads = chain(heads, repeat(heads[-1]))
         self.asked = 0
 
-    async def run_all(self, commands: Iterable[Command]) -> list[Any]:
+    async def run_all(self, commands: Iterable[Command]) -> list[Any]:  # noqa: ARG002 - always the same
         """See `Database.run_all`."""
         self.asked += 1
         before, after = next(self.heads)
