@@ -70,14 +70,21 @@ class Chain:
 
     def fill(self, trades: int) -> None:
         """Create markets and buy in them, the first ones far more often."""
-        curves = [self.launchpad.create(f"Market {number}", f"M{number}") for number in range(MARKETS)]
-        self._call(call_of("evm_setAutomine", False))  # noqa: FBT003 - of JSON-RPC
-        for batch in self._buys(curves, trades):
-            self._call(*batch)
-            self._call(call_of("evm_increaseTime", BLOCK_S), call_of("evm_mine"))
+        self.trade(self.create(), trades)
         self._call(call_of("anvil_mine", EMPTY_BLOCKS))
 
-    def _buys(self, curves: Sequence[Curve], trades: int) -> Iterator[list[dict[str, Any]]]:
+    def create(self) -> list[Curve]:
+        """Create markets."""
+        return [self.launchpad.create(f"Market {number}", f"M{number}") for number in range(MARKETS)]
+
+    def trade(self, curves: Sequence[Curve], trades: int, per_block: int = TRADES_PER_BLOCK) -> None:
+        """Buy, so often in a block; from now on blocks are mined when they are asked for."""
+        self._call(call_of("evm_setAutomine", False))  # noqa: FBT003 - of JSON-RPC
+        for batch in self._buys(curves, trades, per_block):
+            self._call(*batch)
+            self._call(call_of("evm_increaseTime", BLOCK_S), call_of("evm_mine"))
+
+    def _buys(self, curves: Sequence[Curve], trades: int, per_block: int) -> Iterator[list[dict[str, Any]]]:
         chosen = random.Random(SEED).choices(  # noqa: S311 - a workload
             curves, weights=[1 / rank for rank in range(1, len(curves) + 1)], k=trades
         )
@@ -100,7 +107,7 @@ class Chain:
             }
             nonces[account] += 1
             batch.append(call_of("eth_sendTransaction", transaction))
-            if len(batch) == TRADES_PER_BLOCK or number + 1 == trades:
+            if len(batch) == per_block or number + 1 == trades:
                 yield batch
                 batch = []
 

@@ -44,7 +44,7 @@ from listener.infrastructure.redis.lease import RedisLease
 from listener.infrastructure.redis.outbox import OutboxBounds, RedisOutbox
 from listener.infrastructure.redis.store import RedisStore
 from listener.infrastructure.websocket.backend import SocketIoBackend
-from listener.wiring import Node, follower_limits
+from listener.wiring import Node, follower_limits, listing_recorder
 
 BATCH_ROWS = 200
 MESSAGE_BYTES = 900_000
@@ -196,6 +196,11 @@ class Service:
             yield "backend", self._build_publisher(self._backend).run, ""
         if settings.audit_window:
             yield "audit", self._build_auditor().run, "audit"
+        if settings.listings_enabled and settings.gateway_enabled:
+            recorder = listing_recorder(
+                settings, self._node, self._database, self._follower, self._clock, self._observer
+            )
+            yield "listings", recorder.run, "listings"
 
     def _build_follower(self) -> Follower:
         settings = self._settings

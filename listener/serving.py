@@ -10,11 +10,13 @@ from contextlib import AsyncExitStack
 from typing import Any, Final
 
 import structlog
+from fastapi import APIRouter
 from starlette.types import ASGIApp
 
 from listener import __version__
 from listener.application.errors import Fatal, InvalidConfiguration
 from listener.application.services.supervisor import keep_running
+from listener.application.use_cases.present_listing import Flavour
 from listener.config.gateway import check_exposure
 from listener.config.settings import Settings, load_settings
 from listener.infrastructure.clock import SystemClock
@@ -22,6 +24,7 @@ from listener.infrastructure.gateway.alerts import alerts_router
 from listener.infrastructure.gateway.app import create_app
 from listener.infrastructure.gateway.gateway_metrics import GatewayMetrics, Measured
 from listener.infrastructure.gateway.hub import HubLimits
+from listener.infrastructure.gateway.listing_routes import listing_routes
 from listener.infrastructure.gateway.live import LiveSockets
 from listener.infrastructure.gateway.market_index import MarketIndex
 from listener.infrastructure.gateway.operations import Checked, Operations, Upstream
@@ -48,6 +51,7 @@ from listener.infrastructure.redis.fired import FiredAlerts
 from listener.infrastructure.redis.keys import Keys
 from listener.infrastructure.redis.reader import RedisReader
 from listener.infrastructure.redis.row_feed import RowFeed
+from listener.wiring import Node, listing_answers
 
 FEED_TIMEOUT_S: Final = 5.0
 """Least time for an answer to the feed, whose reads wait for rows for a second."""
@@ -83,6 +87,7 @@ class Gateway:
         self.metrics = GatewayMetrics()
         self.operations = Operations(reader, self._clock, services, self._upstream, self.metrics)
         position = Position(reader, self._clock)
+        self._node = Node.connect(settings, self._observer) if settings.listings_enabled else None
         app = create_app(
             reader,
             self._security,
@@ -98,11 +103,19 @@ class Gateway:
                     position,
                     self._clock,
                 ),
+                *self._listing_routes(settings),
             ],
         )
         self._live = self._live_sockets(settings, keys, app)
         services["live"] = self._live.hub
         self._server = make_server(Measured(self._live.app, self.metrics), _options(settings))
+
+    def _listing_routes(self, settings: Settings) -> list[APIRouter]:
+        """Both services' routes over the same answers."""
+        if self._node is None:
+            return []
+        listings = listing_answers(settings, self._node, self._database, self._clock)
+        return [listing_routes(listings, flavour, private=self._security.needs_key) for flavour in Flavour]
 
     def _live_sockets(self, settings: Settings, keys: Keys, other: ASGIApp) -> LiveSockets:
         live = LiveSockets(
@@ -136,6 +149,8 @@ class Gateway:
             stack.push_async_callback(self._feed_database.close)
             if self._upstream:
                 stack.push_async_callback(self._upstream.close)
+            if self._node:
+                stack.push_async_callback(self._node.close)
             await self._serve(listening, parent)
 
     async def _serve(self, listening: socket.socket, parent: Parent | None) -> None:

@@ -3,11 +3,15 @@
 from dataclasses import dataclass
 from typing import Self
 
-from listener.application.interfaces import Witness
+from listener.application.interfaces import Clock, Observer, Witness
 from listener.application.services.fetching import FetchLimits
 from listener.application.services.follower import FollowerLimits
+from listener.application.services.listing_reader import ListingReader
+from listener.application.services.listings import Listings
+from listener.application.services.recorder import FinalBlocks, ListingRecorder, RecorderLimits
 from listener.config.settings import Settings
 from listener.infrastructure.blockchain.endpoints import Endpoints, Notices
+from listener.infrastructure.blockchain.listing_source import RpcListingChain
 from listener.infrastructure.blockchain.rpc import HttpRpc
 from listener.infrastructure.blockchain.source import RpcChainSource
 from listener.infrastructure.blockchain.venues import ALL
@@ -15,7 +19,11 @@ from listener.infrastructure.blockchain.venues.venue import Decoder, TradeLayout
 from listener.infrastructure.blockchain.witness import LogsWitness, ReceiptsWitness
 from listener.infrastructure.observability.metered import MeteredRpc, MeteredSource
 from listener.infrastructure.observability.metrics import Metrics
+from listener.infrastructure.redis.client import Database
+from listener.infrastructure.redis.keys import Keys
+from listener.infrastructure.redis.listing import RedisListing
 
+HOUR_S = 3_600
 POLL_BESIDE_WEBSOCKET_S = 5.0
 """A subscription can die silently: the tip is asked for at least this often, and far more often without."""
 
@@ -28,6 +36,7 @@ class Node:
     second: HttpRpc | None
     source: RpcChainSource
     witness: Witness
+    listing: RpcListingChain
 
     @classmethod
     def connect(cls, settings: Settings, notices: Notices, metrics: Metrics | None = None) -> Self:
@@ -45,7 +54,8 @@ class Node:
         if metrics and isinstance(source, MeteredSource):
             source.metrics = metrics
         witness = LogsWitness(second, events) if second else ReceiptsWitness(endpoints, events)
-        return cls(endpoints, second, source, witness)
+        listing = RpcListingChain(endpoints, source, events)
+        return cls(endpoints, second, source, witness, listing)
 
     async def close(self) -> None:
         """Close connections."""
@@ -91,3 +101,33 @@ def follower_limits(settings: Settings) -> FollowerLimits:
         close_grace_ms=settings.close_grace_ms,
         stall_s=settings.stall_s,
     )
+
+
+def listing_recorder(
+    settings: Settings,
+    node: Node,
+    database: Database,
+    ledger: FinalBlocks,
+    clock: Clock,
+    observer: Observer,
+) -> ListingRecorder:
+    """What records final blocks for listing services."""
+    records = _listing(settings, database)
+    return ListingRecorder(
+        ledger=ledger,
+        reader=ListingReader(node.listing, records, settings.rules()),
+        records=records,
+        clock=clock,
+        observer=observer,
+        limits=RecorderLimits(settings.listing_retention_hours * HOUR_S, settings.listing_interval_ms / 1000),
+    )
+
+
+def listing_answers(settings: Settings, node: Node, database: Database, clock: Clock) -> Listings:
+    """What listing services are answered."""
+    store, rules = _listing(settings, database), settings.rules()
+    return Listings(store, node.listing, ListingReader(node.listing, store, rules), rules, clock)
+
+
+def _listing(settings: Settings, database: Database) -> RedisListing:
+    return RedisListing(database, Keys(settings.chain_id), settings.listing_max_bytes)

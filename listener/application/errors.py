@@ -11,6 +11,8 @@ ListenerError
 │   ├── NodeBehind              the node does not know the block yet
 │   ├── InconsistentReply       two answers of the node contradict each other
 │   ├── RangeTooLarge           the node refuses a range for its size
+│   ├── BlockNotFinal           a reader asks for a block that may still change
+│   ├── NotRecorded             final blocks cannot be recorded for listing services
 │   ├── StoreUnavailable        Redis did not answer, or we cannot know whether it did
 │   ├── BackendUnavailable      the backend is away or did not acknowledge in time
 │   ├── BackendRefused          the backend answered, but not `{"ok": true}`
@@ -61,6 +63,18 @@ class InconsistentReply(Retryable):
 
 class RangeTooLarge(Retryable):
     """The node refuses a range of blocks for its size; ask for a smaller one."""
+
+
+class BlockNotFinal(Retryable):
+    """A reader asks for a block that may still change, or that is not there yet."""
+
+    service = "listings"
+
+
+class NotRecorded(Retryable):
+    """Final blocks cannot be recorded for listing services; the chain is followed as before."""
+
+    service = "listings"
 
 
 class StoreUnavailable(Retryable):

@@ -397,6 +397,16 @@ class StreamState:
         )
         return list(islice(found, limit))
 
+    def newest_final(self, rules: Rules) -> BlockRef:
+        """The newest final block that needs no second look any more."""
+        newest, final = self.window[-1].block, self.window[0].block
+        for written in islice(self.window, 1, None):
+            waits = rules.audit_blocks and written.digest and written.block.number > self.audited
+            if waits or not rules.finality.reached(written.block, newest, self.finalized):
+                break
+            final = written.block
+        return final
+
     def missed_by_audit(self, changes: ChangeSet) -> list[int]:
         """Blocks that can no longer be undone after `changes`, and were not looked at a second time."""
         return [

@@ -45,13 +45,18 @@ class Swapped(NamedTuple):
 
 
 class Graduated(NamedTuple):
-    """A curve has ended; `successor` is the pool that takes over, or empty."""
+    """A curve has ended; `successor` is the pool that takes over, or empty.
+
+    Attributes:
+        liquidity: base and quote that left the market, in base units, where the event tells them.
+    """
 
     source: str
     log_index: int
     tx_hash: str
     market: MarketId | None
     successor: str
+    liquidity: tuple[int, int] | None = None
 
 
 class Malformed(NamedTuple):

@@ -215,11 +215,14 @@ def swap(
     return make
 
 
-def graduate(number: int, successor: str = POOL, tx: str | None = None) -> Maker:
+def graduate(
+    number: int, successor: str = POOL, tx: str | None = None, liquidity: tuple[int, int] = (1, 2)
+) -> Maker:
     """The curve of token `number` has ended."""
 
     def make(log_index: int, salt: str) -> Graduated:
-        return Graduated(curve(number), log_index, _tx(salt, log_index, tx), token(number), successor)
+        tx_hash = _tx(salt, log_index, tx)
+        return Graduated(curve(number), log_index, tx_hash, token(number), successor, liquidity)
 
     return make
 

@@ -42,8 +42,8 @@ def returned(kind: str, value: object) -> Json:
     return {"result": "0x" + encode([kind], [value]).hex()}
 
 
-def log_of(fact: Fact, block: BlockRef) -> Json:
-    """The log that states a fact."""
+def log_of(fact: Fact, block: BlockRef, transaction: int = 0) -> Json:
+    """The log that states a fact, in the block's transaction of that index."""
     topics, data = _stated(fact)
     return {
         "address": fact.announcer if isinstance(fact, MarketAnnounced) else fact.source,
@@ -52,10 +52,16 @@ def log_of(fact: Fact, block: BlockRef) -> Json:
         "blockNumber": hex(block.number),
         "blockHash": block.hash,
         "transactionHash": fact.tx_hash,
-        "transactionIndex": "0x0",
+        "transactionIndex": hex(transaction),
         "logIndex": hex(fact.log_index),
         "removed": False,
     }
+
+
+def logs_of(facts: BlockFacts) -> list[Json]:
+    """The logs that state a block's facts, its transactions in the order of their first log."""
+    places = {tx: place for place, tx in enumerate(dict.fromkeys(fact.tx_hash for fact in facts.facts))}
+    return [log_of(fact, facts.block, places[fact.tx_hash]) for fact in facts.facts]
 
 
 def _stated(fact: Fact) -> tuple[list[str], str]:
@@ -73,7 +79,8 @@ def _stated(fact: Fact) -> tuple[list[str], str]:
         case Graduated():
             assert fact.market is not None
             successor = fact.successor or "0x" + "0" * 40
-            return [GRADUATED_TOPIC, indexed(fact.market), indexed(successor)], "0x" + word(1) + word(2)
+            liquidity = "".join(map(word, fact.liquidity or (1, 2)))
+            return [GRADUATED_TOPIC, indexed(fact.market), indexed(successor)], "0x" + liquidity
         case Malformed():
             return [TRADE_TOPIC], "0x"
 
@@ -202,7 +209,7 @@ class FakeNode:
         }
 
     def _receipts(self, facts: BlockFacts) -> list[Json]:
-        logs = [log_of(fact, facts.block) for fact in facts.facts]
+        logs = logs_of(facts)
         return [
             {
                 "transactionHash": each,
@@ -222,7 +229,7 @@ class FakeNode:
             first, last = int(wanted["fromBlock"], 16), int(wanted["toBlock"], 16)
             blocks = self._known[first : last + 1]
         topics = wanted["topics"][0]
-        logs = [log_of(fact, facts.block) for facts in blocks for fact in facts.facts]
+        logs = [log for facts in blocks for log in logs_of(facts)]
         own = [log for log in logs if log["topics"][0] in topics]
         if self.lose_calls > 0:
             self.lose_calls -= 1

@@ -25,6 +25,8 @@ MARKETS: Final = 12
 TRADED: Final = 10
 """The markets after these have never traded."""
 MINUTES: Final = 9
+NO_NODE: Final = "http://127.0.0.1:9"
+"""Nobody listens there."""
 
 
 class Answer(NamedTuple):
@@ -62,6 +64,7 @@ class Served:
             environment={
                 "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
                 "CHAIN_ID": str(CHAIN_ID),
+                "BLOCKCHAIN_HTTP_URL": NO_NODE,
                 "WEBSOCKET_PORT": "0",
                 "PYTHONUNBUFFERED": "1",
                 **settings,

@@ -91,7 +91,7 @@ def test_a_trade_is_read(flag: int, is_buy: bool) -> None:
 def test_a_graduation_is_read(pool: str, successor: str) -> None:
     """The pool that takes over; the zero address is none."""
     made = decode(log(topic_of("graduated"), arg(TOKEN), arg(pool), data=data(1, 2)))
-    assert made == Graduated(CURVE, 10, digest("tx"), TOKEN, successor)
+    assert made == Graduated(CURVE, 10, digest("tx"), TOKEN, successor, (1, 2))
 
 
 @pytest.mark.parametrize("topics", [[], [digest("Transfer")], [""], ["0x"]])

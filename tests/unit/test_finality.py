@@ -162,6 +162,22 @@ def test_what_is_unaudited_is_contiguous_and_final(case: Case, limit: int) -> No
 
 
 @given(cases())
+def test_what_is_told_to_others_is_final_and_needs_no_second_look(case: Case) -> None:
+    """The newest such block, with none below it that still waits; the fork point cannot change at all."""
+    state, by = case.state, case.rules
+    blocks, newest = list(state.window), state.recent()[-1]
+    told = state.newest_final(by)
+    place = [written.block for written in blocks].index(told)
+
+    def settled(written: Written) -> bool:
+        seen = not by.audit_blocks or not written.digest or written.block.number <= state.audited
+        return seen and by.finality.reached(written.block, newest, state.finalized)
+
+    assert all(settled(written) for written in blocks[1 : place + 1])
+    assert place + 1 == len(blocks) or not settled(blocks[place + 1])
+
+
+@given(cases())
 def test_more_is_looked_at_where_the_tip_is_known(case: Case) -> None:
     """A tip above the head makes blocks final before the head comes there; one below it changes nothing."""
     state, by = case.state, case.rules

@@ -1400,6 +1400,24 @@ async def test_finality_in_seconds_is_bounded(few_undoable: int) -> None:
     assert by_ranges(world) == 40 - few_undoable
 
 
+async def test_no_block_is_called_final_while_history_is_loaded(world: World) -> None:
+    """What is folded may not be committed yet."""
+    told: list[object] = []
+    commit = world.store.commit
+
+    async def watched(changes: ChangeSet) -> Head:
+        told.append(world.follower.final)
+        return await commit(changes)
+
+    world.store.commit = watched  # type: ignore[method-assign]
+    for number in range(30):
+        world.chain.mine(*[swap(0, 1, number + 1)] * 20)
+    await world.run()
+    loaded = [one for one in told if one is None]
+    assert len(loaded) > 1
+    assert world.follower.final == world.chain.blocks[-1 - BY.finality.blocks].block
+
+
 async def test_the_audit_confirms_what_is_right(audited: AuditedWorld) -> None:
     """Final blocks are looked at once, oldest first, and remembered; then their before-images may go."""
     assert [written.block.number for written in audited.follower.unaudited(100)] == [1, 2, 3, 4, 5]
@@ -1410,8 +1428,13 @@ async def test_the_audit_confirms_what_is_right(audited: AuditedWorld) -> None:
     await audited.follow(swap(0))
     assert [written.block.number for written in audited.follower.unaudited(100)] == [6]
     assert audited.follower.state.recent()[0].number == 5
+    final = audited.follower.final
+    assert final
+    assert final.number == 5
     audited.new_follower()
+    assert audited.follower.final is None
     await audited.run()
+    assert audited.follower.final == final
     assert [written.block.number for written in audited.follower.unaudited(100)] == [6]
 
 

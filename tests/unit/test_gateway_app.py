@@ -1,8 +1,6 @@
 """The application with parts that fail or speak: what callers are told."""
 
 import asyncio
-from collections.abc import MutableMapping
-from contextlib import suppress
 from typing import Any
 
 import orjson
@@ -17,6 +15,7 @@ from listener.infrastructure.gateway.operations import STALE_S, Operations, Upst
 from listener.infrastructure.gateway.position import HEAD_AGE_S, Position
 from listener.infrastructure.gateway.security import Security
 from listener.infrastructure.observability.health import Health, HealthServer
+from tests.fakes.asgi import get
 from tests.fakes.clock import FakeClock
 
 HEAD = HeadRecord(7, "0x07", 1_000, 2_000, 3, 4, 31337)
@@ -66,31 +65,8 @@ class App:
 
     async def ask(self, path: str) -> tuple[int, Any]:
         """Status and body of a GET."""
-        sent: list[MutableMapping[str, Any]] = []
-
-        async def receive() -> MutableMapping[str, Any]:
-            return {"type": "http.request", "body": b"", "more_body": False}
-
-        async def send(message: MutableMapping[str, Any]) -> None:
-            sent.append(message)
-
-        scope = {
-            "type": "http",
-            "http_version": "1.1",
-            "method": "GET",
-            "path": path,
-            "raw_path": path.encode(),
-            "query_string": b"",
-            "root_path": "",
-            "scheme": "http",
-            "server": ("127.0.0.1", 80),
-            "client": ("127.0.0.1", 1),
-            "headers": [],
-        }
-        with suppress(RuntimeError):  # of the test, passed on to the server when it was answered
-            await self._app(scope, receive, send)
-        body = b"".join(message.get("body", b"") for message in sent)
-        return sent[0]["status"], orjson.loads(body)
+        reply = await get(self._app, path)
+        return reply.status, orjson.loads(reply.body)
 
 
 async def test_a_defect_tells_nothing() -> None:

@@ -240,6 +240,8 @@ async def test_the_ways_to_show_a_key() -> None:
     assert await asked.ask("/api/v1/markets", {b"x-api-key": encoded}) == 0
     assert await asked.ask("/api/v1/markets", query=b"key=" + encoded) == 401
     assert await asked.ask("/udf/history", query=b"symbol=A&key=" + encoded) == 0
+    assert await asked.ask("/dexscreener/events", query=b"fromBlock=1&key=" + encoded) == 0
+    assert await asked.ask("/geckoterminal/pair", query=b"id=1&key=" + encoded) == 0
     assert await asked.ask("/udf/history", query=b"key=x&" * 200) == 401
     assert await asked.ask("/udfx", query=b"key=" + encoded) == 401
 

@@ -166,6 +166,13 @@ class Follower:
             raise RuntimeError("the follower has not recovered yet")
         return self._state
 
+    @property
+    def final(self) -> BlockRef | None:
+        """See `FinalBlocks.final`; None as well while history is loaded."""
+        if self._state is None or len(self._state.window) < 2:
+            return None
+        return self._state.newest_final(self._rules)
+
     async def run(self) -> None:
         """Recover, then follow for ever. Raises `Superseded`, `Retryable` and `Fatal` errors.
 

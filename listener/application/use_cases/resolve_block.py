@@ -1,11 +1,12 @@
 """Whose events count: from what a block's logs say to the facts of known emitters. Pure."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from listener.application.history import Emitter, History, TradeBatch
-from listener.application.state import Rules, StreamState
+from listener.application.state import Rules
 from listener.domain.entities import Market, TokenInfo
 from listener.domain.facts import BlockFacts, Graduated, Malformed, MarketAnnounced, Swapped
 from listener.domain.value_objects import Address, BlockRef, MarketId, TradeId
@@ -17,6 +18,20 @@ TOKEN_UNREADABLE = "token_unreadable"  # noqa: S105 - a reason, not a secret
 MARKET_TAKEN = "market_taken"
 
 
+class Registry(Protocol):
+    """What was known before the blocks in question: `StreamState`, or a look back."""
+
+    @property
+    def sources(self) -> Mapping[str, MarketId]:
+        """Which market an emitter's events count for."""
+        ...
+
+    @property
+    def markets(self) -> Collection[MarketId]:
+        """Ids that are taken."""
+        ...
+
+
 @dataclass(slots=True)
 class Resolved:
     """The facts that count, in order, with the market they count for.
@@ -25,6 +40,7 @@ class Resolved:
         digest: of the last block's logs.
         graduated: successors.
         graduated_in: the first block that says so.
+        ends: the graduations behind `graduated`, in order.
         bulk: trades that count and are not among `swaps`, and whose they are, one emitter a market.
     """
 
@@ -35,6 +51,7 @@ class Resolved:
     swaps: dict[MarketId, list[tuple[BlockRef, Swapped]]] = field(default_factory=dict)
     graduated: dict[MarketId, str] = field(default_factory=dict)
     graduated_in: dict[MarketId, BlockRef] = field(default_factory=dict)
+    ends: list[tuple[BlockRef, MarketId, Graduated]] = field(default_factory=list)
     rejected: Counter[str] = field(default_factory=Counter)
     trades: TradeBatch | None = None
     bulk: dict[MarketId, Emitter] = field(default_factory=dict)
@@ -44,7 +61,7 @@ class Resolved:
         return {*self.created, *self.swaps, *self.graduated, *self.bulk}
 
 
-def tokens_to_read(state: StreamState, blocks: Iterable[BlockFacts], rules: Rules) -> set[Address]:
+def tokens_to_read(state: Registry, blocks: Iterable[BlockFacts], rules: Rules) -> set[Address]:
     """Tokens whose decimals, name and symbol `resolve_blocks` will need."""
     tokens: set[Address] = set()
     for block in blocks:
@@ -59,7 +76,7 @@ def tokens_to_read(state: StreamState, blocks: Iterable[BlockFacts], rules: Rule
 
 
 def resolve_blocks(
-    state: StreamState,
+    state: Registry,
     blocks: Sequence[BlockFacts],
     tokens: Mapping[Address, TokenInfo],
     rules: Rules,
@@ -104,7 +121,7 @@ def _nobody(_market: MarketId) -> bool:
 
 
 def resolve_history(
-    state: StreamState,
+    state: Registry,
     history: History,
     tokens: Mapping[Address, TokenInfo],
     rules: Rules,
@@ -135,7 +152,7 @@ def resolve_history(
 
 
 def _one_by_one(
-    state: StreamState,
+    state: Registry,
     blocks: Iterable[BlockFacts],
     trades: TradeBatch,
     rules: Rules,
@@ -180,6 +197,7 @@ def _count(
     elif isinstance(fact, Graduated):
         resolved.graduated[market] = fact.successor
         resolved.graduated_in.setdefault(market, ref)
+        resolved.ends.append((ref, market, fact))
     elif fact.base == 0 or fact.quote == 0:
         resolved.rejected[ZERO_AMOUNT] += 1
     else:
@@ -189,7 +207,7 @@ def _count(
 def _admit(
     fact: MarketAnnounced,
     ref: BlockRef,
-    state: StreamState,
+    state: Registry,
     resolved: Resolved,
     tokens: Mapping[Address, TokenInfo],
     rules: Rules,

@@ -226,18 +226,40 @@ class RpcChainSource:
 
     async def _one_by_one(self, first: int, last: int) -> list[BlockFacts]:
         """Facts of final blocks; with blooms taken strictly, every header is read."""
+        return [
+            BlockFacts(block, decoded(own, self._decoders)) for block, own in await self.logs(first, last)
+        ]
+
+    async def logs(
+        self, first: int, last: int, *, lenient_too: bool = False
+    ) -> list[tuple[BlockRef, Sequence[Log]]]:
+        """Logs of our topics of final blocks: those of the first, the last, and each that has some.
+
+        Args:
+            first: number of the first block.
+            last: number of the last one.
+            lenient_too: hold every header's bloom against them under the policy `lenient` as well.
+
+        Raises:
+            RangeTooLarge: the node refuses so many blocks or logs at once.
+            InconsistentReply: logs and headers contradict each other.
+        """
         by_block: dict[int, list[Log]] = {}
         for log in await self._logs_between(first, last):
             by_block.setdefault(log.place()[0], []).append(log)
-        strict = self._bloom == "strict"
-        blocks: list[BlockFacts] = []
-        for header in await self._full_headers(first, last, range(first, last + 1) if strict else by_block):
+        every = self._bloom == "strict" or (lenient_too and self._bloom == "lenient")
+        blocks: list[tuple[BlockRef, Sequence[Log]]] = []
+        newest: BlockRef | None = None
+        for header in await self._full_headers(first, last, range(first, last + 1) if every else by_block):
             block = header.ref()
+            if newest and newest.number + 1 == block.number and newest.hash != block.parent_hash:
+                raise InconsistentReply(f"block {block.number} does not follow block {newest.number}")
+            newest = block
             own: Sequence[Log] = own_logs(block, by_block.get(block.number, ()), self._decoders)
-            if strict:
+            if every:
                 own = await self._agreed(block, header, own)
             if own or block.number in {first, last, *by_block}:
-                blocks.append(BlockFacts(block, decoded(own, self._decoders)))
+                blocks.append((block, own))
         return blocks
 
     async def _headers(self, first: int, last: int, numbers: Iterable[int]) -> list[BlockRef]:

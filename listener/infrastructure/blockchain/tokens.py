@@ -1,6 +1,6 @@
 """What tokens say of themselves, without believing too much of it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -17,6 +17,7 @@ from listener.infrastructure.blockchain.witness import Rpc
 DECIMALS: Final = "0x313ce567"
 NAME: Final = "0x06fdde03"
 SYMBOL: Final = "0x95d89b41"
+TOTAL_SUPPLY: Final = "0x18160ddd"
 
 MAX_TEXT: Final = 64
 """Characters of a name or symbol that are kept."""
@@ -29,15 +30,11 @@ async def read_tokens(rpc: Rpc, tokens: Iterable[Address]) -> Mapping[Address, T
         NodeUnavailable: the node, not the token, failed.
     """
     wanted = sorted(tokens)
-    calls = [
-        ("eth_call", ({"to": token, "data": selector}, "latest"))
-        for token in wanted
-        for selector in (DECIMALS, NAME, SYMBOL)
-    ]
+    calls = [call(token, selector) for token in wanted for selector in (DECIMALS, NAME, SYMBOL)]
     replies = iter(await rpc.batch(calls))
     found: dict[Address, TokenInfo] = {}
     for token in wanted:
-        decimals, name, symbol = (_returned(next(replies)) for _ in range(3))
+        decimals, name, symbol = (returned(next(replies)) for _ in range(3))
         if len(decimals) < 32:
             continue
         try:
@@ -50,8 +47,28 @@ async def read_tokens(rpc: Rpc, tokens: Iterable[Address]) -> Mapping[Address, T
     return found
 
 
-def _returned(reply: Reply) -> bytes:
-    """Bytes that a contract returned; empty if it refused."""
+async def read_supply(rpc: Rpc, token: Address) -> int | None:
+    """Total supply of an ERC-20 token in base units; None if it does not say.
+
+    Raises:
+        NodeUnavailable: the node, not the token, failed.
+    """
+    (reply,) = await rpc.batch([call(token, TOTAL_SUPPLY)])
+    supply = returned(reply)
+    return int.from_bytes(supply[:32]) if len(supply) >= 32 else None
+
+
+def call(contract: str, selector: str) -> tuple[str, Sequence[object]]:
+    """A question to a contract about its present state, without arguments."""
+    return "eth_call", ({"to": contract, "data": selector}, "latest")
+
+
+def returned(reply: Reply) -> bytes:
+    """Bytes that a contract returned; empty if it refused.
+
+    Raises:
+        NodeUnavailable: the node, not the contract, failed.
+    """
     if reply.error:
         if reply.error.is_revert:
             return b""

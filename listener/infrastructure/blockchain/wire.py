@@ -75,6 +75,7 @@ class Log(msgspec.Struct, rename="camel"):
     block_hash: str
     transaction_hash: str
     log_index: str
+    transaction_index: str | None = None
 
     def place(self) -> tuple[int, int]:
         """Block number and index within the block.

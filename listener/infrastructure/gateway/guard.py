@@ -24,7 +24,7 @@ OPEN: Final = ("/health", "/ready", "/docs", "/openapi.json")
 ADMIN: Final = ("/metrics",)
 OWN_DOOR: Final = ("/socket.io", "/ws")
 """Paths whose connections ask for their key themselves."""
-KEY_IN_QUERY: Final = ("/udf",)
+KEY_IN_QUERY: Final = ("/udf", "/dexscreener", "/geckoterminal")
 """Paths whose clients cannot set headers: there `?key=` counts as well."""
 
 CALLER: Final = "listener.caller"

@@ -16,8 +16,8 @@ class Keys:
     Public ones are described in docs/contract.md. Private ones: `sources` maps an emitter to its market,
     `undo` holds before-images by block number, `due` orders markets by when they next change without a
     trade, `closed` holds watermarks, `stream` what the stored data was made with, `outbox` and `cursor`
-    the delivery, `lease` who writes, `alertids`, `alertlog`, `alertversion` and `alertstates` which alert
-    rules there are and how they stand.
+    the delivery, `listing` and `coverage` what listing services ask for, `lease` who writes, `alertids`,
+    `alertlog`, `alertversion` and `alertstates` which alert rules there are and how they stand.
 
     Attributes:
         generation: '' for the live one; another name stands before every key of a generation that is
@@ -129,6 +129,16 @@ class Keys:
     def alert_states(self) -> str:
         """HASH, private: which rules have come true, as `<rule>:<market>`."""
         return self._tagged("alertstates")
+
+    @property
+    def listing(self) -> str:
+        """ZSET, private: a final block's events for listing services, by block number."""
+        return self._tagged("listing")
+
+    @property
+    def coverage(self) -> str:
+        """HASH, private: which blocks `listing` covers."""
+        return self._tagged("coverage")
 
     @property
     def lease(self) -> str:

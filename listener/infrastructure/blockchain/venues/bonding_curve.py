@@ -64,7 +64,7 @@ def trade(log: Log) -> Swapped:
 
 def graduated(log: Log) -> Graduated:
     """`Graduated(token indexed, pool indexed, baseLiquidity, quoteLiquidity)`."""
-    words(log, 3, 2)
+    base, quote = words(log, 3, 2)
     pool = topic_address(log, 2)
     return Graduated(
         source=_emitter(log),
@@ -72,6 +72,7 @@ def graduated(log: Log) -> Graduated:
         tx_hash=log.transaction_hash,
         market=MarketId(topic_address(log, 1)),
         successor="" if pool == ZERO_ADDRESS else pool,
+        liquidity=(base, quote),
     )
 
 

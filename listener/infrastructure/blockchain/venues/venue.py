@@ -74,6 +74,11 @@ def topic(signature: str) -> str:
     return "0x" + keccak(text=signature).hex()
 
 
+def selector(signature: str) -> str:
+    """The first bytes of a call of a function, such as `decimals()`."""
+    return topic(signature)[:10]
+
+
 def words(log: Log, topics: int, data_words: int) -> list[int]:
     """The data of a log as unsigned 256-bit words.
 
