@@ -11,7 +11,9 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
-from listener import __version__, cli
+from listener import __version__
+from listener.cli import app
+from listener.commands.terminal import console
 from listener.config.settings import Settings
 from listener.demo.launchpad import ETHER, Curve
 from listener.demo.processes import REPOSITORY
@@ -28,7 +30,7 @@ def clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in [*Settings.model_fields, "env"]:
         monkeypatch.delenv(name.upper(), raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setattr(cli.console, "width", 1000)
+    monkeypatch.setattr(console, "width", 1000)
 
 
 @pytest.fixture
@@ -52,7 +54,7 @@ def told(system: System, monkeypatch: pytest.MonkeyPatch) -> Iterator[System]:
 
 def listener(*words: str, answer: str = "") -> tuple[int, str]:
     """Exit code and output of the command, run in this process."""
-    result = CliRunner().invoke(cli.app, list(words), input=answer)
+    result = CliRunner().invoke(app, list(words), input=answer)
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return result.exit_code, result.output
