@@ -268,6 +268,8 @@ class ChangeSet:
     """Told even if `live` is not set."""
     alert_states: dict[StateKey, int | None] = field(default_factory=dict)
     """In which block a rule has come true; None: it is armed again."""
+    minutes: dict[MarketId, Sequence[Candle]] = field(default_factory=dict)
+    """One-minute candles that change, of markets whose every trade is held against rules."""
     rejected: Counter[str] = field(default_factory=Counter)
 
     def market(self, market: MarketId) -> Market:

@@ -7,7 +7,7 @@ which the last holds that time.
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Final, NamedTuple, Self
+from typing import NamedTuple, Self
 
 from listener.domain.alerts import ANNOUNCED, AlertCondition, AlertKind
 from listener.domain.entities import Candle, Market, Trade
@@ -21,9 +21,6 @@ from listener.domain.value_objects import (
     percent,
     ratio,
 )
-
-PRUNED_TOGETHER: Final = 64
-"""Minutes that are too old are let go when there are so many."""
 
 
 class Gauge(NamedTuple):
@@ -125,13 +122,12 @@ class Trail:
         self._total += trade.quote
 
     def prune(self, reach_ms: int) -> None:
-        """Let go what is too old for a reach, now and then."""
+        """Let go what is too old for a reach."""
         if self._times:
             oldest = self._times[-1] - reach_ms + MINUTE_MS
             gone = bisect_left(self._times, oldest)
-            if gone >= PRUNED_TOGETHER:
-                del self._times[:gone], self._references[:gone], self._before[:gone]
-                self.since = oldest
+            del self._times[:gone], self._references[:gone], self._before[:gone]
+            self.since = max(self.since, oldest)
 
     def reference(self, minute: Timestamp, window_ms: int) -> Price | None:
         """The last price before the window, or the market's first one; None: no trade is in the window."""

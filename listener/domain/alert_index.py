@@ -1,22 +1,63 @@
 """Alert rules by what they wait for: a market's trades cost a comparison, however many rules there are."""
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from itertools import chain
 from math import inf
 from operator import itemgetter
-from typing import Final
+from typing import Final, NamedTuple
 
 from listener.domain.alert_gauges import Gauge
 from listener.domain.alerts import AlertKind, AlertRule, StateKey
-from listener.domain.value_objects import MarketId
+from listener.domain.entities import Candle, Trade
+from listener.domain.value_objects import MarketId, Timestamp
 
 Rung = tuple[Decimal, str]
 """A level and the rule that waits for it."""
 MARGIN: Final = 1e-9
 """Share of a level by which it may be missed in floating point."""
+REACHES_REMEMBERED: Final = 20_000
+"""Markets for which is known how far back their rules look."""
 _level: Final = itemgetter(0)
+
+
+class Calm(NamedTuple):
+    """Trades within these bounds, all left out, move no rule of a market.
+
+    Attributes:
+        minute: in which they must be: what looks back sees something else in the next one.
+        low: lowest price.
+        high: highest price.
+        minute_quote: most quote volume of the minute, in base units.
+        trade_quote: most quote amount of a trade, in base units.
+    """
+
+    minute: Timestamp
+    low: float
+    high: float
+    minute_quote: float
+    trade_quote: float
+
+    def holds(self, traded: Sequence[Candle], merged: Sequence[Candle], trades: Sequence[Trade]) -> bool:
+        """Whether trades are within.
+
+        Args:
+            traded: one-minute candles of these trades alone.
+            merged: the whole minutes with them.
+            trades: one by one.
+        """
+        block = traded[0]
+        if len(traded) > 1 or self.minute != block.open_time or merged[0].quote >= self.minute_quote:
+            return False
+        low, high = block.low, block.high
+        lowest = float(low)
+        if lowest <= self.low or (lowest if low is high else float(high)) >= self.high:
+            return False
+        return block.quote < self.trade_quote or max([t.quote for t in trades]) < self.trade_quote
+
+
+NEVER: Final = Calm(-1, inf, -inf, -inf, -inf)
 
 
 class Ladder:
@@ -106,11 +147,14 @@ class RuleIndex:
     Attributes:
         rules: all of them, by id.
         states: of rules that have come true and are not armed again: in which block.
+        calm: for which trades nothing happens; forgotten when a market's rules change or stand otherwise.
     """
 
     def __init__(self) -> None:
         self.rules: dict[str, AlertRule] = {}
         self.states: dict[StateKey, int] = {}
+        self.calm: dict[MarketId, Calm] = {}
+        self._reach_ms: dict[MarketId, int] = {}
         self._own: dict[MarketId, Ladders] = {}
         self._own_since: dict[MarketId, int] = {}
         self._all: Ladders = {}
@@ -121,9 +165,18 @@ class RuleIndex:
     def __len__(self) -> int:
         return len(self.rules)
 
+    def _changed(self, market: MarketId | None) -> None:
+        """Forget what follows from the rules of a market, or (None) of all."""
+        for memory in (self.calm, self._reach_ms):
+            if market is None:
+                memory.clear()
+            else:
+                memory.pop(market, None)
+
     def put(self, rule: AlertRule) -> None:
         """Add a rule that is new."""
         self.rules[rule.id] = rule
+        self._changed(rule.condition.market)
         condition, market = rule.condition, rule.condition.market
         gauge = Gauge.of(condition)
         if gauge is None:
@@ -156,6 +209,7 @@ class RuleIndex:
         if rule is None:
             return []
         condition, market = rule.condition, rule.condition.market
+        self._changed(market)
         gauge = Gauge.of(condition)
         if gauge is None:
             self._announced[condition.kind, market].pop(rule_id, None)
@@ -179,6 +233,7 @@ class RuleIndex:
         gauge = Gauge.of(rule.condition) if rule else None
         if rule is None or gauge is None:
             return
+        self._changed(key.market)
         if block is None:
             self.states.pop(key, None)
         else:
@@ -213,11 +268,12 @@ class RuleIndex:
 
     def reach_ms(self, market: MarketId) -> int:
         """How far back its minutes matter."""
-        own, shared = self.ladders(market)
-        reach_ms = 0
-        for gauge in chain(own, shared):
-            if gauge.window_ms:
-                reach_ms = max(reach_ms, gauge.reach_ms)
+        reach_ms = self._reach_ms.get(market)
+        if reach_ms is None:
+            if len(self._reach_ms) >= REACHES_REMEMBERED:
+                self._reach_ms.clear()
+            reach_ms = max((gauge.reach_ms for gauge in chain(*self.ladders(market))), default=0)
+            self._reach_ms[market] = reach_ms
         return reach_ms
 
     def announced(self, kind: AlertKind, market: MarketId) -> list[AlertRule]:

@@ -16,6 +16,8 @@ REFRESH_S: Final = 0.5
 """How often new rules are looked for, at most; between two blocks."""
 MOST_MINUTES: Final = 200_000
 """Minutes of trails kept in memory, some 200 bytes each; the least recently used markets' go first."""
+PRUNE_EVERY: Final = 64
+"""Minutes of a trail between two looks at its oldest ones."""
 MARKETS_SLICE: Final = 50
 """Markets whose minutes are read in one round trip."""
 
@@ -154,6 +156,7 @@ class AlertBook:
         if changes.reorg:
             for market in changes.reorg.markets:
                 self._drop(market)
+                self._index.calm.pop(market, None)
             return
         for market in changes.created if self._index else ():
             if self._index.reach_ms(market):
@@ -165,18 +168,17 @@ class AlertBook:
 
     def _lengthen(self, changes: ChangeSet) -> None:
         """Follow the minutes of a change set; markets that were folded in bulk are read when wanted."""
-        single: set[MarketId] = set()
-        for market, interval, _, minute, _ in changes.candles:
-            if interval.ms == MINUTE_MS and minute is not None:
-                single.add(market)
-                trail = self._trails.get(market)
-                if trail is not None:
-                    self._kept -= _size(trail)
+        for market, minutes in changes.minutes.items():
+            trail = self._trails.get(market)
+            if trail is not None:
+                size = len(trail)
+                for minute in minutes:
                     trail.put(minute)
+                if len(trail) > size and len(trail) % PRUNE_EVERY == 0:
                     trail.prune(self._index.reach_ms(market))
-                    self._kept += _size(trail)
-                    self._trails.move_to_end(market)
-        for market in changes.newest.keys() - single:
+                self._kept += len(trail) - size
+                self._trails.move_to_end(market)
+        for market in changes.newest.keys() - changes.minutes.keys():
             self._drop(market)
 
     def _keep(self, market: MarketId, trail: Trail) -> None:

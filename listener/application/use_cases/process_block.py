@@ -23,6 +23,7 @@ from listener.application.state import (
 )
 from listener.application.use_cases.raise_alerts import (
     NOTHING_WATCHED,
+    Minutes,
     Watch,
     number_alerts,
     raise_alerts,
@@ -141,6 +142,7 @@ def _watch(watch: Watch, before: MarketState, told: "_Told", resolved: Resolved,
         created = next(block for block in resolved.blocks if block.number == number)
         raise_announced(watch, AlertKind.MARKET_CREATED, market, created, changes)
     if told.candles:
+        changes.minutes[market] = told.minutes.merged
         raise_alerts(watch, before, told.newest, told.minutes, changes)
     if market in resolved.graduated_in and before.market.status != GRADUATED:
         raise_announced(watch, AlertKind.GRADUATED, market, resolved.graduated_in[market], changes)
@@ -154,7 +156,7 @@ class _Told(NamedTuple):
         newest: those that may be kept.
         candles: those that are not folded in bulk.
         outgrown: see `outgrown`.
-        minutes: the trades that are not in bulk, folded by the minute.
+        minutes: of the trades that are not in bulk.
     """
 
     number: int
@@ -162,7 +164,7 @@ class _Told(NamedTuple):
     newest: Sequence[Trade] = ()
     candles: Sequence[CandleChange] = ()
     outgrown: Sequence[Interval] = ()
-    minutes: Sequence[Candle] = ()
+    minutes: Minutes = Minutes()
 
 
 def _fold_bulk(
@@ -212,7 +214,8 @@ def _told(
     after, candles = fold_minutes(before, minutes, rules)
     merged = [c.after for c in candles if c.interval is rules.intervals[0] and c.after]
     after = after._replace(day=elapsed.add(merged, as_of))
-    return _Told(len(trades), after, trades, candles, _outgrown(before, after, rules), minutes)
+    outgrown_ = _outgrown(before, after, rules)
+    return _Told(len(trades), after, trades, candles, outgrown_, Minutes(minutes, merged))
 
 
 def minutes_of(trades: Sequence[Trade]) -> list[Candle]:

@@ -6,9 +6,9 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 
 from listener.application.state import AlertUndo, ChangeSet, MarketState
+from listener.domain.alert_calm import Before, calm_of
 from listener.domain.alert_gauges import Reading, Trail, read_gauges
-from listener.domain.alert_glance import Glance
-from listener.domain.alert_index import RuleIndex
+from listener.domain.alert_index import Calm, RuleIndex
 from listener.domain.alerts import Alert, AlertKind, AlertRule, StateKey
 from listener.domain.entities import Candle, Trade
 from listener.domain.value_objects import BlockRef, MarketId
@@ -26,6 +26,20 @@ class Watch:
     trails: Mapping[MarketId, Trail]
 
 
+class Minutes(NamedTuple):
+    """One-minute candles of a market.
+
+    Attributes:
+        traded: of some trades alone.
+        merged: as they are stored with these.
+    """
+
+    traded: Sequence[Candle] = ()
+    merged: Sequence[Candle] = ()
+
+
+CALM_REMEMBERED: Final = 20_000
+"""Markets for which is known how far nothing happens, some 200 bytes each."""
 NOTHING_WATCHED: Final = Watch(RuleIndex(), {})
 
 
@@ -42,11 +56,7 @@ class _Walk(NamedTuple):
 
 
 def raise_alerts(
-    watch: Watch,
-    before: MarketState,
-    trades: Sequence[Trade],
-    minutes: Sequence[Candle],
-    changes: ChangeSet,
+    watch: Watch, before: MarketState, trades: Sequence[Trade], minutes: Minutes, changes: ChangeSet
 ) -> None:
     """Add to `changes` what a market's trades make come true.
 
@@ -54,29 +64,43 @@ def raise_alerts(
         watch: the rules.
         before: the market before these trades.
         trades: one by one, in order; at least one.
-        minutes: the same, folded by the minute.
+        minutes: the same, folded by the minute, and the minutes that come of it.
         changes: gets alerts and states.
     """
     index, market = watch.index, before.market.id
-    own, shared = index.ladders(market)
-    if not own and not shared:
+    calm = index.calm.get(market)
+    if calm is not None and calm.holds(minutes.traded, minutes.merged, trades):
         return
-    trail = watch.trails.get(market) or Trail(0)
-    if len(minutes) == 1:
-        glance = Glance(before.market, before.last_price, minutes[0], trail)
-        gauges = {g for ladders in (own, shared) for g, ladder in ladders.items() if glance.stirs(g, ladder)}
-    else:
-        gauges = {*own, *shared}
-    if not gauges:
+    both = index.ladders(market)
+    if not any(both):
         return
+    trail = watch.trails.get(market)
+    if trail is None:
+        trail = Trail(0)
+    if calm is None or calm.minute != minutes.traded[0].open_time:
+        calm = _calm(index, before, minutes, trail)
+        if calm.holds(minutes.traded, minutes.merged, trades):
+            return
+    gauges = {*both[0], *both[1]}
     if any(gauge.window_ms for gauge in gauges):
         trail = trail.copy()
     for gauge, shown in read_gauges(gauges, before.market, before.last_price, trades, trail).items():
         values = [reading.value for reading in shown]
-        for ladders in (own, shared) if values else ():
+        for ladders in both if values else ():
             if gauge in ladders:
                 for rule in ladders[gauge].moved_by(min(values), max(values)):
                     _hold(rule, market, shown, index, changes)
+
+
+def _calm(index: RuleIndex, before: MarketState, minutes: Minutes, trail: Trail) -> Calm:
+    """How far nothing happens in the minute of a market's trades; remembered."""
+    if len(index.calm) >= CALM_REMEMBERED:
+        index.calm.clear()
+    traded, merged = minutes.traded[0], minutes.merged[0]
+    earlier = merged.quote - traded.quote
+    state = Before(before.market, before.last_price, traded.open_time, earlier, trail)
+    calm = index.calm[before.market.id] = calm_of(state, index.ladders(before.market.id))
+    return calm
 
 
 def _hold(
