@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from listener.application.state import AlertUndo, ChangeSet, MarketState
 from listener.domain.alert_calm import Before, calm_of
 from listener.domain.alert_gauges import Reading, Trail, read_gauges
-from listener.domain.alert_index import Calm, RuleIndex
+from listener.domain.alert_index import Calm, Ladders, RuleIndex
 from listener.domain.alerts import Alert, AlertKind, AlertRule, StateKey
 from listener.domain.entities import Candle, Trade
 from listener.domain.value_objects import BlockRef, MarketId
@@ -81,15 +81,7 @@ def raise_alerts(
         calm = _calm(index, before, minutes, trail)
         if calm.holds(minutes.traded, minutes.merged, trades):
             return
-    gauges = {*both[0], *both[1]}
-    if any(gauge.window_ms for gauge in gauges):
-        trail = trail.copy()
-    for gauge, shown in read_gauges(gauges, before.market, before.last_price, trades, trail).items():
-        values = [reading.value for reading in shown]
-        for ladders in both if values else ():
-            if gauge in ladders:
-                for rule in ladders[gauge].moved_by(min(values), max(values)):
-                    _hold(rule, market, shown, index, changes)
+    _look_closer(both, before, trades, trail, index, changes)
 
 
 def _calm(index: RuleIndex, before: MarketState, minutes: Minutes, trail: Trail) -> Calm:
@@ -101,6 +93,26 @@ def _calm(index: RuleIndex, before: MarketState, minutes: Minutes, trail: Trail)
     state = Before(before.market, before.last_price, traded.open_time, earlier, trail)
     calm = index.calm[before.market.id] = calm_of(state, index.ladders(before.market.id))
     return calm
+
+
+def _look_closer(
+    both: tuple[Ladders, Ladders],
+    before: MarketState,
+    trades: Sequence[Trade],
+    trail: Trail,
+    index: RuleIndex,
+    changes: ChangeSet,
+) -> None:
+    """Read every gauge with every trade, and hold what it shows against the rules that it may move."""
+    gauges = {*both[0], *both[1]}
+    if any(gauge.window_ms for gauge in gauges):
+        trail = trail.copy()
+    for gauge, shown in read_gauges(gauges, before.market, before.last_price, trades, trail).items():
+        values = [reading.value for reading in shown]
+        for ladders in both if values else ():
+            if gauge in ladders:
+                for rule in ladders[gauge].moved_by(min(values), max(values)):
+                    _hold(rule, before.market.id, shown, index, changes)
 
 
 def _hold(
