@@ -5,6 +5,7 @@ whoever looks closer, looks at exact numbers.
 """
 
 from collections.abc import Iterable
+from itertools import chain
 from math import inf, isfinite
 from typing import Final, NamedTuple
 
@@ -39,30 +40,24 @@ def calm_of(before: Before, ladders: Iterable[Ladders]) -> Calm:
     last = 0.0 if before.last_price is None else float(before.last_price)
     if not last or not isfinite(last):
         return NEVER
-    calm = Calm(before.minute, -inf, inf, inf, inf)
-    for some in ladders:
-        for gauge, ladder in some.items():
-            calm = _within(calm, gauge, ladder, before, last)
-    return calm if calm.low < last < calm.high else NEVER
-
-
-def _within(calm: Calm, gauge: Gauge, ladder: Ladder, before: Before, last: float) -> Calm:
-    """The same bounds, but for what one gauge adds to them."""
-    above, below = ladder.calm_above, ladder.calm_below
-    match gauge.kind:
-        case AlertKind.PRICE_ABOVE:
-            return calm._replace(low=max(calm.low, above), high=min(calm.high, below))
-        case AlertKind.CHANGE:
+    low, high, minute_quote, trade_quote = -inf, inf, inf, inf
+    for gauge, ladder in chain.from_iterable(some.items() for some in ladders):
+        above, below = ladder.calm_above, ladder.calm_below
+        if gauge.kind is AlertKind.TRADE_SIZE:
+            trade_quote = min(trade_quote, below * 10.0**before.market.quote_decimals)
+            continue
+        if gauge.kind is AlertKind.VOLUME_SPIKE:
+            minute_quote = min(minute_quote, _most_quote(gauge, ladder, before))
+            continue
+        if gauge.kind is AlertKind.CHANGE:
             found = before.trail.reference(before.minute, gauge.window_ms)
             reference = last if found is None else float(found)
-            low = reference * (1 + (above + MARGIN) / 100)
-            high = reference * (1 + (below - MARGIN) / 100)
-            return calm._replace(low=max(calm.low, low), high=min(calm.high, high))
-        case AlertKind.VOLUME_SPIKE:
-            return calm._replace(minute_quote=min(calm.minute_quote, _most_quote(gauge, ladder, before)))
-        case _:
-            most = below * 10**before.market.quote_decimals if below < inf else inf
-            return calm._replace(trade_quote=min(calm.trade_quote, most))
+            if not reference or not isfinite(reference):
+                return NEVER
+            above = reference * (1 + (above + MARGIN) / 100)
+            below = reference * (1 + (below - MARGIN) / 100)
+        low, high = max(low, above), min(high, below)
+    return Calm(before.minute, low, high, minute_quote, trade_quote) if low < last < high else NEVER
 
 
 def _most_quote(gauge: Gauge, ladder: Ladder, before: Before) -> float:

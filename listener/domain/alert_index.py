@@ -1,7 +1,7 @@
 """Alert rules by what they wait for: a market's trades cost a comparison, however many rules there are."""
 
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from itertools import chain
 from math import inf
@@ -123,15 +123,19 @@ class Ladder:
         self.calm_above = max((level + abs(level) * MARGIN for level in above), default=-inf)
         self.calm_below = min((level - abs(level) * MARGIN for level in below), default=inf)
 
-    def moved_by(self, low: Decimal, high: Decimal) -> Iterator[AlertRule]:
+    def moved_by(self, low: Decimal, high: Decimal) -> list[AlertRule]:
         """Rules to which something may happen between two values."""
-        rungs = chain(
-            self._rises[: bisect_right(self._rises, high, key=_level)],
-            self._falls[bisect_left(self._falls, low, key=_level) :],
-            self._tops[bisect_right(self._tops, low, key=_level) :],
-            self._valleys[: bisect_left(self._valleys, high, key=_level)],
-        )
-        return (self._rules[rule_id] for _, rule_id in rungs)
+        rises, falls, tops, valleys = self._rises, self._falls, self._tops, self._valleys
+        rungs: list[Rung] = []
+        if rises and rises[0][0] <= high:
+            rungs += rises[: bisect_right(rises, high, key=_level)]
+        if falls and falls[-1][0] >= low:
+            rungs += falls[bisect_left(falls, low, key=_level) :]
+        if tops and tops[-1][0] > low:
+            rungs += tops[bisect_right(tops, low, key=_level) :]
+        if valleys and valleys[0][0] < high:
+            rungs += valleys[: bisect_left(valleys, high, key=_level)]
+        return [self._rules[rule_id] for _, rule_id in rungs]
 
 
 Ladders = dict[Gauge, Ladder]
