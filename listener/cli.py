@@ -2,7 +2,7 @@
 
 import typer
 
-from listener.commands import alerts, data, service, stream
+from listener.commands import alerts, data, service, stream, webhooks
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -13,6 +13,7 @@ app = typer.Typer(
 for part in (service.app, data.app, stream.app):
     app.add_typer(part)
 app.add_typer(alerts.app, name="alerts")
+app.add_typer(webhooks.app, name="webhooks")
 
 
 def main() -> None:

@@ -7,7 +7,6 @@ Exit codes: 0 stopped on request; 1 a defect; 2 a setting is missing or malforme
 
 import asyncio
 import gc
-import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
@@ -15,7 +14,12 @@ from contextlib import AsyncExitStack, suppress
 import structlog
 
 from listener import __version__
-from listener.application.errors import Fatal, InvalidConfiguration, ListenerError
+from listener.application.errors import (
+    GatewayStopped,
+    InvalidConfiguration,
+    ListenerError,
+    WebhooksStopped,
+)
 from listener.application.services.auditor import AuditLimits, Auditor
 from listener.application.services.follower import Follower
 from listener.application.services.leadership import Leadership
@@ -24,8 +28,8 @@ from listener.application.services.supervisor import keep_running
 from listener.config.gateway import check_exposure
 from listener.config.settings import Settings, load_settings
 from listener.infrastructure.blockchain.heads import NewHeads
+from listener.infrastructure.child_process import ChildProcess, Program
 from listener.infrastructure.clock import LocalSignal, SystemClock
-from listener.infrastructure.gateway.process import GatewayProcess
 from listener.infrastructure.listening import server_tls
 from listener.infrastructure.observability.health import Health, HealthServer
 from listener.infrastructure.observability.logs import SecretMask, configure
@@ -43,7 +47,10 @@ from listener.infrastructure.redis.keys import Keys
 from listener.infrastructure.redis.lease import RedisLease
 from listener.infrastructure.redis.outbox import OutboxBounds, RedisOutbox
 from listener.infrastructure.redis.store import RedisStore
+from listener.infrastructure.redis.webhook_store import RedisWebhooks
+from listener.infrastructure.webhooks.supervision import WebhookWatch
 from listener.infrastructure.websocket.backend import SocketIoBackend
+from listener.running import until_stopped
 from listener.wiring import Node, follower_limits, listing_recorder
 
 BATCH_ROWS = 200
@@ -52,6 +59,10 @@ MESSAGE_BYTES = 900_000
 COLLECT_AFTER = (200_000, 20, 100)
 """Thresholds of the garbage collector's generations."""
 AUDIT_BLOCKS = 16
+GATEWAY = Program("the gateway's process", (sys.executable, "-m", "listener.serving"), GatewayStopped)
+DELIVERY = Program(
+    "the process that delivers webhooks", (sys.executable, "-m", "listener.delivering"), WebhooksStopped
+)
 READERS_OUTBOX_BYTES = 16_000_000
 """Rows are kept up to this size where only the gateway's clients read them: they come back within minutes."""
 
@@ -86,6 +97,7 @@ class Service:
             self._rules,
             self._outbox_bounds(),
         )
+        self._webhooks = RedisWebhooks(self._database, self._keys)
         self._commits = LocalSignal()
         self._audit_wanted = LocalSignal()
         self._hints = MeteredHints(settings.poll_interval_ms / 1000, self._metrics)
@@ -123,6 +135,7 @@ class Service:
                     ("leadership", self._leadership.run, ""),
                     ("loop", self._loop_lag.run, "loop"),
                     *await self._gateway(),
+                    *self._delivery(),
                 )
                 for name, part, blame in parts:
                     tasks.create_task(keep_running(part, self._clock, self._observer, blame=blame), name=name)
@@ -131,10 +144,31 @@ class Service:
         """The gateway's process, whether we lead or stand by. Where it fails, all else goes on."""
         if not self._settings.gateway_enabled:
             return []
-        process = GatewayProcess(
-            self._server.public, await self._server.start_internal(), self._gateway_serves, self._gateway_gone
+        upstream = ("--upstream", await self._server.start_internal())
+        process = ChildProcess(
+            GATEWAY._replace(command=(*GATEWAY.command, *upstream)),
+            {"--listening": self._server.public},
+            self._gateway_serves,
+            self._gateway_gone,
         )
         return [("gateway", process.run, "gateway")]
+
+    def _delivery(self) -> list[tuple[str, Callable[[], Awaitable[None]], str]]:
+        """The process that delivers webhooks, whether we lead or stand by. If it fails, all else goes on."""
+        if not self._settings.webhooks_enabled:
+            return []
+        child = ChildProcess(DELIVERY, serves=self._delivery_works)
+        watch = WebhookWatch(self._webhooks, child, self._clock, self._webhooks_wanted)
+        return [("webhooks", watch.run, "webhooks")]
+
+    async def _delivery_works(self) -> None:
+        self._observer.healthy("webhooks")
+
+    def _webhooks_wanted(self, wanted: bool) -> None:  # noqa: FBT001 - the only one
+        """Endpoints may be away for long, as a backend may."""
+        self._store.keep_rows(self._outbox_bounds(patient=wanted))
+        if not wanted:
+            self._observer.healthy("webhooks")
 
     async def _gateway_serves(self) -> None:
         self._observer.healthy("gateway")
@@ -144,12 +178,12 @@ class Service:
     async def _gateway_gone(self) -> None:
         await self._server.answer_public()
 
-    def _outbox_bounds(self) -> OutboxBounds:
+    def _outbox_bounds(self, *, patient: bool = False) -> OutboxBounds:
+        """What is kept; less where nobody reads it who may be away for long."""
         settings = self._settings
         most = settings.outbox_max_bytes
-        return OutboxBounds(
-            settings.outbox_max_rows, most if settings.backend_socket_url else min(most, READERS_OUTBOX_BYTES)
-        )
+        patient = patient or settings.backend_socket_url is not None
+        return OutboxBounds(settings.outbox_max_rows, most if patient else min(most, READERS_OUTBOX_BYTES))
 
     def health_check(self) -> dict[str, object]:
         """Each part, by name: whether it is `healthy`, and the `detail`. JSON-ready."""
@@ -163,6 +197,7 @@ class Service:
         """What `/metrics` answers."""
         with suppress(ListenerError):
             self._metrics.outbox_holds(int(await self._database.run("XLEN", self._keys.outbox)))
+            self._metrics.webhooks_are(await self._webhooks.load())
         return self._metrics.render()
 
     async def _listen(self) -> int:
@@ -217,7 +252,11 @@ class Service:
             chain_id=settings.chain_id,
             start=settings.start_block,
             fingerprint=settings.fingerprint(),
-            tell_backend=settings.backend_socket_url is not None or settings.gateway_enabled,
+            tell_backend=(
+                settings.backend_socket_url is not None
+                or settings.gateway_enabled
+                or settings.webhooks_enabled
+            ),
             lease=self._lease,
             alerts=RedisAlertRules(self._database, self._keys),
         )
@@ -263,34 +302,7 @@ class Service:
 
 async def serve(settings: Settings) -> int:
     """Run the service until SIGINT or SIGTERM; the exit code."""
-    log = structlog.get_logger("listener")
-    task = asyncio.current_task()
-    loop = asyncio.get_running_loop()
-    if task:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel)
-    try:
-        await Service(settings).run()
-    except asyncio.CancelledError:
-        log.info("Stopped on request")
-    except (Fatal, BaseExceptionGroup) as error:
-        fatal = _fatal(error)
-        if fatal is None:
-            log.exception("Error, a defect")
-            return 1
-        log.error("Error, stopping", error=f"{type(fatal).__name__}: {fatal}")  # noqa: TRY400 - told in one line
-        return fatal.exit_code
-    except Exception:
-        log.exception("Error, a defect")
-        return 1
-    return 0
-
-
-def _fatal(error: BaseException) -> Fatal | None:
-    """The fatal error that ended the task group; None: it was something that nobody foresaw."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error if isinstance(error, Fatal) else None
+    return await until_stopped(lambda: Service(settings).run())
 
 
 def spare_collector() -> None:

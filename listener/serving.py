@@ -14,11 +14,13 @@ from fastapi import APIRouter
 from starlette.types import ASGIApp
 
 from listener import __version__
-from listener.application.errors import Fatal, InvalidConfiguration
+from listener.administering import webhook_admin
+from listener.application.errors import InvalidConfiguration
 from listener.application.services.supervisor import keep_running
 from listener.application.use_cases.present_listing import Flavour
 from listener.config.gateway import check_exposure
 from listener.config.settings import Settings, load_settings
+from listener.infrastructure.child_process import Parent
 from listener.infrastructure.clock import SystemClock
 from listener.infrastructure.gateway.alerts import alerts_router
 from listener.infrastructure.gateway.app import create_app
@@ -29,7 +31,6 @@ from listener.infrastructure.gateway.live import LiveSockets
 from listener.infrastructure.gateway.market_index import MarketIndex
 from listener.infrastructure.gateway.operations import Checked, Operations, Upstream
 from listener.infrastructure.gateway.position import Position
-from listener.infrastructure.gateway.process import Parent
 from listener.infrastructure.gateway.security import Rate, Security
 from listener.infrastructure.gateway.server import (
     Server,
@@ -39,6 +40,7 @@ from listener.infrastructure.gateway.server import (
 )
 from listener.infrastructure.gateway.udf import udf_routes
 from listener.infrastructure.gateway.udf_index import IndexedSymbols
+from listener.infrastructure.gateway.webhooks import webhooks_router
 from listener.infrastructure.gateway.writes import is_loopback
 from listener.infrastructure.listening import listen, port_of
 from listener.infrastructure.observability.health import Health
@@ -51,6 +53,7 @@ from listener.infrastructure.redis.fired import FiredAlerts
 from listener.infrastructure.redis.keys import Keys
 from listener.infrastructure.redis.reader import RedisReader
 from listener.infrastructure.redis.row_feed import RowFeed
+from listener.running import code_of
 from listener.wiring import Node, listing_answers
 
 FEED_TIMEOUT_S: Final = 5.0
@@ -62,7 +65,7 @@ NICER: Final = 5
 
 
 class Gateway:
-    """All parts of the gateway, wired. It reads Redis, and writes what its users ask for: alert rules.
+    """All parts of the gateway, wired. It reads Redis, and writes what its users ask for.
 
     Args:
         settings: those of the service.
@@ -104,6 +107,7 @@ class Gateway:
                     self._clock,
                 ),
                 *self._listing_routes(settings),
+                webhooks_router(webhook_admin(settings, self._database)),
             ],
         )
         self._live = self._live_sockets(settings, keys, app)
@@ -221,7 +225,7 @@ def run_alone(settings: Settings, host: str | None = None, port: int | None = No
 
 
 def run_child(settings: Settings, listening: int, parent: int, upstream: str) -> int:
-    """The process that `GatewayProcess` starts; the exit code.
+    """The process that `listener.main` starts; the exit code.
 
     Args:
         settings: those of the service.
@@ -240,21 +244,10 @@ def run_child(settings: Settings, listening: int, parent: int, upstream: str) ->
 
 
 def _finish(work: Callable[[], Coroutine[Any, Any, None]]) -> int:
-    log = structlog.get_logger("listener")
     try:
         run_server(work)
-    except (Fatal, BaseExceptionGroup) as error:
-        first: BaseException = error
-        while isinstance(first, BaseExceptionGroup):
-            first = first.exceptions[0]
-        if isinstance(first, Fatal):
-            log.error("Error, stopping", error=f"{type(first).__name__}: {first}")  # noqa: TRY400 - in one line
-            return first.exit_code
-        log.exception("Error, a defect")
-        return 1
-    except Exception:
-        log.exception("Error, a defect")
-        return 1
+    except (Exception, BaseExceptionGroup) as error:  # noqa: BLE001 - this is where it ends
+        return code_of(error)
     return 0
 
 

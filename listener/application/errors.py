@@ -3,6 +3,8 @@
 ```
 ListenerError
 ├── Superseded                the head is not what we left: recover, if the stream is still ours
+├── WebhookConflict           what is asked of a webhook endpoint does not fit its state
+├── Displaced                 a webhook endpoint was changed while it was delivered to
 ├── OrphanedHead              the stored head is not on the node's chain, and cannot be compared with it
 ├── Retryable                 wait and try again; nothing was lost
 │   ├── NodeUnavailable         no answer, an HTTP error, a rate limit
@@ -16,7 +18,8 @@ ListenerError
 │   ├── StoreUnavailable        Redis did not answer, or we cannot know whether it did
 │   ├── BackendUnavailable      the backend is away or did not acknowledge in time
 │   ├── BackendRefused          the backend answered, but not `{"ok": true}`
-│   └── GatewayStopped          the gateway's process ended, or hangs
+│   ├── GatewayStopped          the gateway's process ended, or hangs
+│   └── WebhooksStopped         the process that delivers webhooks ended, or hangs
 └── Fatal                     stop; the message says what to do
     ├── InvalidConfiguration    a setting is missing or malformed
     ├── WrongChain              the node serves another chain than CHAIN_ID
@@ -101,8 +104,22 @@ class GatewayStopped(Retryable):
     service = "gateway"
 
 
+class WebhooksStopped(Retryable):
+    """The process that delivers webhooks ended, hangs, or did not start; it is started again."""
+
+    service = "webhooks"
+
+
 class Superseded(ListenerError):
     """The store's head is not what we left there: another instance wrote, or the store lost its tail."""
+
+
+class WebhookConflict(ListenerError):
+    """What is asked of a webhook endpoint does not fit its state; the message says why."""
+
+
+class Displaced(ListenerError):
+    """A webhook endpoint is not any more what this delivery of it was begun with."""
 
 
 class OrphanedHead(ListenerError):

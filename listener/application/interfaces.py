@@ -386,7 +386,19 @@ class Signal(Protocol):
         ...
 
 
-class Observer(Protocol):
+class DeliveryObserver(Protocol):
+    """Where a publisher says how it goes. Never fails, never blocks."""
+
+    def healthy(self, service: str) -> None:
+        """The service works."""
+        ...
+
+    def delivered(self, last: RowId, messages: int, seconds: float) -> None:
+        """A batch that ends with row `last` was acknowledged."""
+        ...
+
+
+class Observer(DeliveryObserver, Protocol):
     """Where the service says what it does. Never fails, never blocks."""
 
     def committed(self, changes: ChangeSet, seconds: float) -> None:
@@ -427,12 +439,4 @@ class Observer(Protocol):
 
     def trouble(self, service: str, error: Exception, retry_in_s: float) -> None:
         """A retryable error; the next try comes in `retry_in_s`."""
-        ...
-
-    def healthy(self, service: str) -> None:
-        """The service works."""
-        ...
-
-    def delivered(self, last: RowId, messages: int, seconds: float) -> None:
-        """A batch that ends with row `last` was acknowledged."""
         ...

@@ -20,6 +20,7 @@ from listener.application.state import Finality, Rules
 from listener.config.chains import ChainProfile, profile
 from listener.config.gateway import GatewaySettings
 from listener.config.listings import ListingSettings
+from listener.config.webhooks import WebhookSettings
 from listener.domain.errors import DomainError
 from listener.domain.value_objects import DAY_MS, MINUTE_MS, ONE_MINUTE, Address, Interval, parse_address
 from listener.infrastructure.blockchain.bloom import BloomPolicy
@@ -64,7 +65,7 @@ class FinalityWindow(NamedTuple):
         return cls(blocks=int(number)) if number == text else cls(blocks=1, seconds=int(number))
 
 
-class Settings(GatewaySettings, ListingSettings):
+class Settings(GatewaySettings, ListingSettings, WebhookSettings):
     """Settings from the environment and `.env`. Names are the environment's, in lower case."""
 
     model_config = SettingsConfigDict(

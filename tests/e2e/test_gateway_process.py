@@ -198,7 +198,8 @@ def test_tls(system: System, certificate: dict[str, str], tmp_path: Path) -> Non
 def test_it_can_be_switched_off(system: System, database: redis.Redis) -> None:
     """Then there is one process, health as ever, and no row is written that nobody would read."""
     launchpad = system.deploy()
-    listener = system.start_listener(launchpad.factory.address, GATEWAY_ENABLED="false", **QUICK)
+    off = {"GATEWAY_ENABLED": "false", "WEBHOOKS_ENABLED": "false"}
+    listener = system.start_listener(launchpad.factory.address, **off, **QUICK)
     curve = launchpad.create("One", "ONE")
     launchpad.buy(curve, ETHER)
     system.equals_oracle(launchpad.factory.address)

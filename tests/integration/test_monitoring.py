@@ -15,10 +15,12 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from listener.application.webhooks import Failing
 from listener.infrastructure.clock import SystemClock
 from listener.infrastructure.gateway.gateway_metrics import GatewayMetrics
 from listener.infrastructure.observability.health import Health
 from listener.infrastructure.observability.metrics import Metrics
+from tests.fakes.webhooks import ENABLED, endpoint
 from tests.integration.test_containers import TIMEOUT_S, compose
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -34,6 +36,7 @@ def expositions() -> Iterator[Any]:
     service = Metrics(health, SystemClock())
     service.called("eth_getLogs", 0.1, [("eth_getLogs", "ok")])
     service.retried("node")
+    service.webhooks_are({"one": (endpoint(), ENABLED._replace(failing=Failing(1, 1, 1, "away")))})
     gateway = GatewayMetrics()
     gateway.clients = lambda: {"websocket": 1}
     gateway.requested("/udf/history", "GET", 200, 0.1)

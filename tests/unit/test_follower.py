@@ -12,6 +12,7 @@ import pytest
 from listener.application import state
 from listener.application.errors import (
     ChainRestarted,
+    Displaced,
     Fatal,
     InconsistentReply,
     InterruptedReset,
@@ -27,6 +28,7 @@ from listener.application.errors import (
     StoreUnavailable,
     Superseded,
     TornData,
+    WebhookConflict,
     WrongChain,
 )
 from listener.application.interfaces import MarketStore, RowId
@@ -872,12 +874,13 @@ async def test_the_publisher_is_told_of_commits(world: World) -> None:
 
 
 async def test_errors_are_of_two_kinds() -> None:
-    """Every error either passes, stops or ends a term; fatal ones have an exit code of their own."""
+    """Every error either passes, stops, ends a term or is about a webhook; fatal ones have an exit code."""
 
     def below(error: type[ListenerError]) -> list[type[ListenerError]]:
         return [error, *(e for child in error.__subclasses__() for e in below(child))]
 
     every = set(below(ListenerError)) - {ListenerError, OrphanedHead, Superseded}
+    every -= {Displaced, WebhookConflict}
     assert all(issubclass(error, Retryable) != issubclass(error, Fatal) for error in every)
     assert all(error.exit_code != 0 for error in every if issubclass(error, Fatal))
 

@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from listener.application.errors import NodeUnavailable, StoreUnavailable
 from listener.application.interfaces import RowId
 from listener.application.state import ChangeSet
+from listener.application.webhooks import Failing, Status
 from listener.infrastructure.clock import SystemClock
 from listener.infrastructure.observability.health import Health, HealthServer
 from listener.infrastructure.observability.logs import SecretMask
@@ -31,6 +32,7 @@ from tests.fakes.build import block, swap
 from tests.fakes.chain import LocalChain
 from tests.fakes.clock import FakeClock
 from tests.fakes.node import FakeNode, serving
+from tests.fakes.webhooks import ENABLED, endpoint
 from tests.fakes.writer import Writer, following
 
 COMMIT_US_MOST = 100
@@ -347,3 +349,27 @@ def _timed(metrics: Metrics, changes: ChangeSet, rounds: int) -> float:
     for _ in range(rounds):
         metrics.committed(changes, 0.01)
     return time.perf_counter() - started
+
+
+def test_webhook_endpoints_are_counted(metrics: Metrics, clock: FakeClock) -> None:
+    """By state; one that fails by its id, as long as it does; all states are there from the beginning."""
+
+    def figures() -> dict[str, float]:
+        return {name: value for name, value in samples(metrics).items() if "_webhook_" in name}
+
+    nobody = {
+        f"listener_webhook_endpoints{{state={state}}}": 0.0
+        for state in ("active", "failing", "disabled", "given_up")
+    }
+    assert figures() == nobody
+    failing = ENABLED._replace(failing=Failing(clock.now() - 90_000, 5, clock.now(), "HTTP 500"))
+    states = {
+        "one": ENABLED,
+        "two": failing,
+        "three": failing._replace(status=Status.GIVEN_UP),
+        "four": ENABLED._replace(status=Status.DISABLED),
+    }
+    metrics.webhooks_are({name: (endpoint(name), state) for name, state in states.items()})
+    assert figures() == {**dict.fromkeys(nobody, 1.0), "listener_webhook_failing_seconds{endpoint=two}": 90.0}
+    metrics.webhooks_are({})
+    assert figures() == nobody

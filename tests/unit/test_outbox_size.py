@@ -118,3 +118,14 @@ def test_no_more_is_remembered_than_rows_are_kept() -> None:
         assert size.after(RowId(EPOCH, seq), [("trade_update", b"{}")]) is None
     assert len(size._pieces) <= 202
     assert size._bytes <= 202 * size_of([("trade_update", b"{}")])
+
+
+def test_bounds_may_change() -> None:
+    """With a first webhook endpoint more is kept, without the last one less, from the next commit on."""
+    kept = Kept(1_000, 0)
+    kept.size.bounds = OutboxBounds(1_000_000, 10_000)
+    rows = [("x", bytes(500))]
+    assert [kept.commit(rows) for _ in range(4)] == [None] * 4
+    kept.size.bounds = OutboxBounds(1_000_000, 1_000)
+    assert kept.commit(rows) == RowId(EPOCH, 5)
+    assert [row.seq for row, _ in kept.rows] == [5]

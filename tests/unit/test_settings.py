@@ -127,6 +127,8 @@ MALFORMED = [
     ("OTEL_TRACES", "perhaps"),
     ("GATEWAY_ENABLED", "perhaps"),
     ("GATEWAY_PUBLIC", "perhaps"),
+    ("WEBHOOKS_ENABLED", "perhaps"),
+    ("WEBHOOKS_ALLOW_PRIVATE", "perhaps"),
     ("GATEWAY_API_KEYS", "a-key-in-the-clear"),
     ("GATEWAY_API_KEYS", "charts:write:" + "0" * 64),
     ("GATEWAY_API_KEYS", "charts:read:" + "0" * 63),

@@ -12,8 +12,8 @@ import orjson
 from listener.application.interfaces import (
     Clock,
     Cursor,
+    DeliveryObserver,
     Message,
-    Observer,
     Outbox,
     Row,
     RowId,
@@ -63,7 +63,7 @@ class Publisher:
         backend: UpdatePublisher,
         signal: Signal,
         clock: Clock,
-        observer: Observer,
+        observer: DeliveryObserver,
         limits: PublisherLimits,
     ) -> None:
         self._outbox = outbox
@@ -153,10 +153,10 @@ class Publisher:
         batch = cut_batch(rows, resumed)
         if not batch:
             batch, resumed = cut_batch(rows, None), None
-        messages = await self._messages(batch)
+        messages = await read_messages(self._outbox, batch)
         while resumed is None and len(batch) > 1 and self._too_large(messages):
             batch = batch[: len(batch) // 2]
-            messages = await self._messages(batch)
+            messages = await read_messages(self._outbox, batch)
         messages = [self._within_limit(message) for message in messages]
         end = batch[-1].id
         if end != cursor.sending:
@@ -180,21 +180,22 @@ class Publisher:
             return message
         return message._replace(event="resync", items=({"reason": TOO_LARGE_REASON},))
 
-    async def _messages(self, batch: Sequence[Row]) -> list[Message]:
-        return [await self._message(draft) for draft in plan_batch(batch)]
 
-    async def _message(self, draft: Draft) -> Message:
-        """Read what the rows of a draft refer to."""
-        items: Sequence[object]
-        if draft.event == CHART_DATA:
-            items = await self._outbox.candles(_candle_references(draft.rows))
-        elif draft.event == MARKET_DATA:
-            items = await self._outbox.stats(
-                list(dict.fromkeys(MarketId(row.data.decode()) for row in draft.rows))
-            )
-        else:
-            items = [orjson.loads(row.data) for row in draft.rows]
-        return Message(draft.event, draft.epoch, draft.first, draft.seq, items)
+async def read_messages(outbox: Outbox, batch: Sequence[Row]) -> list[Message]:
+    """The messages of one batch; what its rows refer to is read now. Raises `StoreUnavailable`."""
+    return [await _message(outbox, draft) for draft in plan_batch(batch)]
+
+
+async def _message(outbox: Outbox, draft: Draft) -> Message:
+    """Read what the rows of a draft refer to."""
+    items: Sequence[object]
+    if draft.event == CHART_DATA:
+        items = await outbox.candles(_candle_references(draft.rows))
+    elif draft.event == MARKET_DATA:
+        items = await outbox.stats(list(dict.fromkeys(MarketId(row.data.decode()) for row in draft.rows)))
+    else:
+        items = [orjson.loads(row.data) for row in draft.rows]
+    return Message(draft.event, draft.epoch, draft.first, draft.seq, items)
 
 
 def _number_above(sending: RowId, following: RowId) -> RowId:

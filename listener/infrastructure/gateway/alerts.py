@@ -4,7 +4,6 @@ from typing import Annotated, Any, Final
 
 import orjson
 from fastapi import APIRouter, Body, Path, Query
-from redis.exceptions import NoPermissionError, ReadOnlyError
 from starlette.responses import Response
 
 from listener.application.errors import ListenerError
@@ -15,7 +14,7 @@ from listener.domain.errors import TooManyRules
 from listener.domain.value_objects import MarketId
 from listener.infrastructure.gateway import alert_schemas as schemas
 from listener.infrastructure.gateway.position import Position
-from listener.infrastructure.gateway.replies import Problem, json_reply, not_found
+from listener.infrastructure.gateway.replies import Problem, check_read_only, json_reply, not_found
 from listener.infrastructure.gateway.rest import ERRORS
 from listener.infrastructure.gateway.schemas import ErrorBody
 from listener.infrastructure.redis.alert_codec import rule_item
@@ -26,8 +25,6 @@ PAGE_MAX: Final = 500
 """Rules on a page."""
 PRIVATE: Final = {"Cache-Control": "no-store"}
 """Rules change when their owners say so, and are theirs."""
-IN_SCRIPT: Final = "ACL failure in script"
-"""What Redis says where a user may run scripts, but no command that writes."""
 RULE_PATTERN: Final = f"^{RULE_ID.pattern}$"
 
 RuleId = Annotated[str, Path(description="id of a rule", pattern=RULE_PATTERN)]
@@ -83,7 +80,7 @@ class Alerts:
         except TooManyRules as error:
             raise Problem(409, "too_many_rules", str(error)) from error
         except ListenerError as error:
-            _check_read_only(error)
+            check_read_only(error)
             raise
         where = {"Location": f"/api/v1/alerts/{rule.id}"}
         return json_reply(orjson.dumps(rule_item(rule)), 201, PRIVATE | where)
@@ -127,15 +124,8 @@ class Alerts:
         try:
             removed = await self._rules.delete(rule)
         except ListenerError as error:
-            _check_read_only(error)
+            check_read_only(error)
             raise
         if not removed:
             raise not_found("rule")
         return Response(status_code=204, headers=PRIVATE)
-
-
-def _check_read_only(error: ListenerError) -> None:
-    """Say so where the error is that Redis lets us read only."""
-    if isinstance(error.__cause__, NoPermissionError | ReadOnlyError) or IN_SCRIPT in str(error):
-        said = "this gateway may only read: ask one whose GATEWAY_REDIS_URL may write"
-        raise Problem(403, "read_only", said) from error

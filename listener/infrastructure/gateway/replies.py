@@ -8,6 +8,7 @@ import orjson
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from redis.exceptions import NoPermissionError, ReadOnlyError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -19,6 +20,8 @@ JSON: Final = "application/json"
 RETRY_AFTER_S: Final = 1
 """What callers are told while Redis is away."""
 CODES: Final = {400: "bad_request", 404: "not_found", 405: "method_not_allowed", 413: "payload_too_large"}
+IN_SCRIPT: Final = "ACL failure in script"
+"""What Redis says where a user may run scripts, but no command that writes."""
 _log = structlog.get_logger("listener.gateway")
 
 
@@ -38,6 +41,20 @@ def not_found(what: str) -> Problem:
 def invalid(message: str) -> Problem:
     """A parameter that cannot be."""
     return Problem(422, "invalid_parameter", message)
+
+
+def check_read_only(error: ListenerError) -> None:
+    """Where Redis lets us read only, say so.
+
+    Args:
+        error: of a change.
+
+    Raises:
+        Problem: it is that.
+    """
+    if isinstance(error.__cause__, NoPermissionError | ReadOnlyError) or IN_SCRIPT in str(error):
+        said = "this gateway may only read: ask one whose GATEWAY_REDIS_URL may write"
+        raise Problem(403, "read_only", said) from error
 
 
 def json_reply(body: bytes, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:

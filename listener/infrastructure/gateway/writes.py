@@ -26,7 +26,9 @@ def by_a_stranger(headers: Mapping[bytes, bytes]) -> bool:
     read it could still change, and with a name that leads here, it could do both.
     """
     origin = headers.get(b"origin", b"").decode("latin-1")
+    host = headers.get(b"host", b"").decode("latin-1")
     try:
-        return bool(origin) and not is_loopback(urlsplit(origin).hostname or "")
+        named = [urlsplit(text).hostname or "" for text in (origin, f"//{host}" if host else "") if text]
+        return not all(map(is_loopback, named))
     except ValueError:
         return True

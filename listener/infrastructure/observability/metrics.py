@@ -6,7 +6,7 @@ when somebody asks, so that a block costs a few microseconds. docs/operations/me
 
 from collections import Counter as Counts
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from prometheus_client import (
@@ -30,9 +30,11 @@ from listener.application.use_cases.resolve_block import (
     TOKEN_UNREADABLE,
     ZERO_AMOUNT,
 )
+from listener.application.webhooks import Endpoint, EndpointState
 from listener.domain.value_objects import BlockRef
 from listener.infrastructure.observability.health import Health
 from listener.infrastructure.observability.metric_states import States
+from listener.infrastructure.observability.webhook_figures import WebhookFigures
 
 FAST_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 SLOW_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -132,6 +134,7 @@ class Metrics:
         self._rows = Gauge(
             "listener_outbox_rows", "Rows kept in the outbox, delivered or not.", registry=registry
         )
+        self._webhooks = WebhookFigures(registry)
 
     def heard(self, block: BlockRef) -> None:
         """The node, or its subscription, told of a head."""
@@ -208,6 +211,10 @@ class Metrics:
     def outbox_holds(self, rows: int) -> None:
         """Rows kept in the outbox."""
         self._rows.set(rows)
+
+    def webhooks_are(self, endpoints: Mapping[str, tuple[Endpoint, EndpointState]]) -> None:
+        """Webhook endpoints as they are stored."""
+        self._webhooks.update(endpoints, self._clock.now())
 
     @property
     def undelivered_rows(self) -> int:

@@ -145,6 +145,28 @@ class Keys:
         """STRING, private."""
         return self._tagged("lease")
 
+    def lease_of(self, service: str) -> str:
+        """STRING, private: who does the work of a service other than the writer's."""
+        return f"{self.lease}:{service}"
+
+    @property
+    def webhooks(self) -> str:
+        """HASH of webhook endpoints by id, private: it has their secrets."""
+        return self._tagged("webhooks")
+
+    @property
+    def webhooks_revision(self) -> str:
+        """STRING, private: counts changes of webhook endpoints."""
+        return self._tagged("webhooksrevision")
+
+    def webhook_state(self, endpoint: str) -> str:
+        """HASH, private: how delivery to a webhook endpoint goes."""
+        return f"{self._tagged('webhookstate')}:{endpoint}"
+
+    def webhook_log(self, endpoint: str) -> str:
+        """STREAM, private: a webhook endpoint's newest requests."""
+        return f"{self._tagged('webhooklog')}:{endpoint}"
+
     @property
     def fired(self) -> str:
         """LIST of the newest alert records."""

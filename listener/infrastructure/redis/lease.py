@@ -25,11 +25,12 @@ class RedisLease:
         database: the server.
         keys: names of the stream's keys.
         duration_ms: how long it lasts without being renewed.
+        service: whose lease it is; empty: the writer's.
     """
 
-    def __init__(self, database: Database, keys: Keys, duration_ms: int) -> None:
+    def __init__(self, database: Database, keys: Keys, duration_ms: int, service: str = "") -> None:
         self._database = database
-        self._key = keys.lease
+        self._key = keys.lease_of(service) if service else keys.lease
         self._duration_ms = duration_ms
         self._holder = secrets.token_hex(16)
 

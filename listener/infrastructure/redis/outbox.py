@@ -64,10 +64,13 @@ class OutboxSize:
     """Keeps the outbox below a number of bytes: Redis can trim a stream by count, not by size.
 
     Only the writer appends, so what it has appended is known here; what it found is counted as one piece.
+
+    Attributes:
+        bounds: may be changed at any time.
     """
 
     def __init__(self, bounds: OutboxBounds) -> None:
-        self._bounds = bounds
+        self.bounds = bounds
         self._pieces: deque[tuple[RowId, int, int]] = deque()
         self._bytes = 0
         self._rows = 0
@@ -84,10 +87,10 @@ class OutboxSize:
             self._pieces.append((last, size, len(rows)))
             self._bytes += size
             self._rows += len(rows)
-        while len(self._pieces) > 1 and self._rows - self._pieces[0][2] >= 2 * self._bounds.rows:
+        while len(self._pieces) > 1 and self._rows - self._pieces[0][2] >= 2 * self.bounds.rows:
             self._drop()  # Redis has: it trims by count, about
         oldest: RowId | None = None
-        while self._bytes > self._bounds.bytes and len(self._pieces) > 1:
+        while self._bytes > self.bounds.bytes and len(self._pieces) > 1:
             end = self._drop()
             oldest = RowId(end.epoch, end.seq + 1) if end.epoch else RowId(last.epoch, 0)
         return oldest

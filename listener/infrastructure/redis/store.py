@@ -53,6 +53,10 @@ class RedisStore:
         self._done = ""
         self._texts = CandleTexts()
 
+    def keep_rows(self, outbox: OutboxBounds) -> None:
+        """Other bounds of the outbox, from the next commit on."""
+        self._outbox_rows, self._outbox.bounds = outbox.rows, outbox
+
     async def load(self) -> StoredStream | None:
         """See `MarketStore.load`."""
         keys = self._keys

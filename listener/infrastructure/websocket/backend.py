@@ -10,11 +10,11 @@ import orjson
 import socketio
 from socketio.exceptions import SocketIOError
 
+from listener.application.envelopes import Envelope
 from listener.application.errors import BackendRefused, BackendUnavailable
 from listener.application.interfaces import Message
 from listener.infrastructure.breaker import Breaker
 
-VERSION: Final = 1
 CLOSE_S: Final = 2.0
 FAILURES: Final = 5
 RECOVERY_S: Final = 2.0
@@ -51,7 +51,7 @@ class SocketIoBackend:
     def __init__(self, url: str, token: str, chain_id: int, stream: str, timeout_s: float) -> None:
         self._url = url
         self._token = token
-        self._envelope = {"v": VERSION, "chain": chain_id, "stream": stream}
+        self._envelope = Envelope(chain_id, stream)
         self._timeout_s = timeout_s
         self._client: socketio.AsyncClient | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -79,7 +79,9 @@ class SocketIoBackend:
         self._answered = answered
         try:
             async with asyncio.timeout(self._timeout_s):
-                await client.emit(message.event, self._payload(message), callback=partial(_settle, answered))
+                await client.emit(
+                    message.event, self._envelope.around(message), callback=partial(_settle, answered)
+                )
                 answer = await answered
         except (TimeoutError, SocketIOError, OSError) as error:
             await self.close()
@@ -96,16 +98,7 @@ class SocketIoBackend:
 
     def size(self, message: Message) -> int:
         """See `UpdatePublisher.size`."""
-        return len(orjson.dumps(self._payload(message)))
-
-    def _payload(self, message: Message) -> dict[str, object]:
-        return {
-            **self._envelope,
-            "epoch": message.epoch,
-            "first": message.first,
-            "seq": message.seq,
-            "items": message.items,
-        }
+        return len(orjson.dumps(self._envelope.around(message)))
 
     async def _connected(self) -> socketio.AsyncClient:
         if self._client is not None and self._client.connected:

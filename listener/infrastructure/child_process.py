@@ -1,18 +1,17 @@
-"""The gateway as a process of its own, watched by the one that follows the chain.
+"""A part of the service as a process of its own, watched by the one that follows the chain.
 
-The two share a pair of sockets: the child writes a byte when it serves and one every few seconds after that;
-each sees from the other's end closing that it is gone. Nothing of FastAPI is imported here.
+The two share a pair of sockets: the child writes a byte when it works and one every few seconds after that;
+each sees from the other's end closing that it is gone. Nothing that only a child needs is imported here.
 """
 
 import asyncio
 import signal
 import socket
-import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, NamedTuple
 
-from listener.application.errors import GatewayStopped
+from listener.application.errors import Retryable
 
 START_S: Final = 30.0
 """From the start of the process until it serves."""
@@ -26,36 +25,51 @@ STOP_S: Final = 3.0
 """From asking it to end until it is killed."""
 
 
-class GatewayProcess:
-    """Starts the gateway, and ends with it.
+class Program(NamedTuple):
+    """What runs in a child.
+
+    Attributes:
+        name: for messages.
+        command: the program and its arguments; `--parent` and a descriptor are added.
+        stopped: the error that says that it is gone.
+    """
+
+    name: str
+    command: Sequence[str]
+    stopped: type[Retryable]
+
+
+async def _nobody() -> None:
+    """Is told, and does nothing."""
+
+
+class ChildProcess:
+    """Starts a program, and ends with it.
 
     Args:
-        command: the program and its arguments; the two descriptors and the address are added.
-        listening: the public port's socket.
-        upstream: address of our own health server.
-        serves: called when the gateway answers at the public port.
+        program: see there.
+        sockets: handed over, each as a descriptor behind its option.
+        serves: called when it works.
         gone: called when it does not any more.
     """
 
     def __init__(
         self,
-        listening: socket.socket,
-        upstream: str,
-        serves: Callable[[], Awaitable[None]],
-        gone: Callable[[], Awaitable[None]],
-        command: Sequence[str] = (sys.executable, "-m", "listener.serving"),
+        program: Program,
+        sockets: Mapping[str, socket.socket] | None = None,
+        serves: Callable[[], Awaitable[None]] = _nobody,
+        gone: Callable[[], Awaitable[None]] = _nobody,
     ) -> None:
-        self._command = command
-        self._listening = listening
-        self._upstream = upstream
+        self._program = program
+        self._sockets = sockets or {}
         self._serves = serves
         self._gone = gone
 
     async def run(self) -> None:
-        """One life of the gateway.
+        """One life of the child.
 
         Raises:
-            GatewayStopped: it ended, hung, or did not start.
+            Retryable: the program's own: it ended, hung, or did not start.
         """
         ours, theirs = socket.socketpair()
         with ours:
@@ -71,31 +85,27 @@ class GatewayProcess:
             finally:
                 ours.close()
                 await self._end(process)
-        raise GatewayStopped(f"the gateway's process ended with {process.returncode}")
+        raise self._program.stopped(f"{self._program.name} ended with {process.returncode}")
 
     async def _start(self, theirs: socket.socket) -> asyncio.subprocess.Process:
-        descriptors = (self._listening.fileno(), theirs.fileno())
+        handed = {**self._sockets, "--parent": theirs}
+        words = [word for option, each in handed.items() for word in (option, str(each.fileno()))]
         try:
             return await asyncio.create_subprocess_exec(
-                *self._command,
-                "--listening",
-                str(descriptors[0]),
-                "--parent",
-                str(descriptors[1]),
-                "--upstream",
-                self._upstream,
+                *self._program.command,
+                *words,
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=descriptors,
+                pass_fds=[each.fileno() for each in handed.values()],
                 start_new_session=True,
             )
         except OSError as error:
-            raise GatewayStopped(f"the gateway's process cannot be started: {error}") from error
+            raise self._program.stopped(f"{self._program.name} cannot be started: {error}") from error
 
     async def _watch(self, ours: socket.socket) -> None:
         """Return when the child is gone.
 
         Raises:
-            GatewayStopped: it hangs.
+            Retryable: it hangs.
         """
         ours.settimeout(0)
         loop = asyncio.get_running_loop()
@@ -106,7 +116,9 @@ class GatewayProcess:
                     async with asyncio.timeout(patience_s):
                         heard = await loop.sock_recv(ours, 64)
                 except TimeoutError:
-                    raise GatewayStopped(f"the gateway was silent for {patience_s:.0f} s") from None
+                    raise self._program.stopped(
+                        f"{self._program.name} was silent for {patience_s:.0f} s"
+                    ) from None
                 except OSError:
                     return
                 if not heard:
@@ -133,7 +145,7 @@ class GatewayProcess:
 
 
 class Parent:
-    """The other end, in the gateway's process.
+    """The other end, in the child.
 
     Args:
         descriptor: of the socket that was handed over.

@@ -6,15 +6,15 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 import pytest
 
 from listener.application.errors import GatewayStopped
-from listener.infrastructure.gateway import process
-from listener.infrastructure.gateway.process import GatewayProcess
+from listener.infrastructure import child_process
+from listener.infrastructure.child_process import ChildProcess, Program
 from listener.infrastructure.listening import listen
 
 BEGIN: Final = """
@@ -51,10 +51,16 @@ def port() -> Iterator[socket.socket]:
         yield listening
 
 
-def child_of(port: socket.socket, seen: Seen, program: str) -> GatewayProcess:
+def child_of(port: socket.socket, seen: Seen, program: str) -> ChildProcess:
     """A supervised program."""
-    command = (sys.executable, "-c", program)
-    return GatewayProcess(port, "http://127.0.0.1:1", seen.serves, seen.gone, command)
+    command = (sys.executable, "-c", program, "--upstream", "http://127.0.0.1:1")
+    return supervised(port, seen, command)
+
+
+def supervised(port: socket.socket, seen: Seen, command: Sequence[str]) -> ChildProcess:
+    """A child that is handed the port."""
+    named = Program("the gateway's process", command, GatewayStopped)
+    return ChildProcess(named, {"--listening": port}, seen.serves, seen.gone)
 
 
 async def test_a_life(port: socket.socket) -> None:
@@ -67,7 +73,7 @@ async def test_a_life(port: socket.socket) -> None:
 
 async def test_a_child_that_never_serves(port: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is given up, and nobody is told that it serves."""
-    monkeypatch.setattr(process, "START_S", 0.5)
+    monkeypatch.setattr(child_process, "START_S", 0.5)
     seen = Seen()
     with pytest.raises(GatewayStopped, match="silent"):
         await child_of(port, seen, BEGIN + "time.sleep(60)").run()
@@ -76,8 +82,8 @@ async def test_a_child_that_never_serves(port: socket.socket, monkeypatch: pytes
 
 async def test_a_child_that_hangs(port: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     """It serves and then is silent, deaf to the request to end: it is killed."""
-    monkeypatch.setattr(process, "SILENCE_S", 0.3)
-    monkeypatch.setattr(process, "STOP_S", 0.3)
+    monkeypatch.setattr(child_process, "SILENCE_S", 0.3)
+    monkeypatch.setattr(child_process, "STOP_S", 0.3)
     seen = Seen()
     program = "signal.signal(signal.SIGTERM, signal.SIG_IGN); parent.send(b'.'); time.sleep(60)"
     began = time.monotonic()
@@ -90,7 +96,7 @@ async def test_a_child_that_hangs(port: socket.socket, monkeypatch: pytest.Monke
 async def test_a_program_that_is_not_there(port: socket.socket) -> None:
     """What cannot be started is an error that passes, not the end of the service."""
     seen = Seen()
-    missing = GatewayProcess(port, "http://127.0.0.1:1", seen.serves, seen.gone, ("/nowhere/program",))
+    missing = supervised(port, seen, ("/nowhere/program",))
     with pytest.raises(GatewayStopped, match="cannot be started"):
         await missing.run()
 

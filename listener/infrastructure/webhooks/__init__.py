@@ -1,0 +1,1 @@
+"""Webhooks: signatures, and the way to endpoints."""
