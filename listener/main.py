@@ -64,16 +64,25 @@ DELIVERY = Program(
     "the process that delivers webhooks", (sys.executable, "-m", "listener.delivering"), WebhooksStopped
 )
 READERS_OUTBOX_BYTES = 16_000_000
-"""Rows are kept up to this size where only the gateway's clients read them: they come back within minutes."""
+"""Rows are kept up to this size where only the gateway's clients read them: they come back within minutes.
+
+Unless `OUTBOX_MAX_BYTES` is set: who follows rows in a process of his own may come back later.
+"""
 
 
 class Service:
-    """All parts, wired."""
+    """All parts, wired.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        settings: what to run with.
+        keeps_rows: somebody else than the backend follows the outbox at his own pace.
+    """
+
+    def __init__(self, settings: Settings, *, keeps_rows: bool = False) -> None:
         if settings.gateway_enabled:
             check_exposure(settings, settings.websocket_host, settings.environment)
         self._settings = settings
+        self._keeps_rows = keeps_rows or settings.backend_socket_url is not None
         self._clock = SystemClock()
         self._rules, self._keys = settings.rules(), Keys(settings.chain_id)
         self._health = Health.expecting("node", *(["backend"] if settings.backend_socket_url else []))
@@ -181,9 +190,20 @@ class Service:
     def _outbox_bounds(self, *, patient: bool = False) -> OutboxBounds:
         """What is kept; less where nobody reads it who may be away for long."""
         settings = self._settings
-        most = settings.outbox_max_bytes
-        patient = patient or settings.backend_socket_url is not None
-        return OutboxBounds(settings.outbox_max_rows, most if patient else min(most, READERS_OUTBOX_BYTES))
+        most, patient = settings.outbox_max_bytes, patient or self._keeps_rows
+        if not patient and "outbox_max_bytes" not in settings.model_fields_set:
+            most = min(most, READERS_OUTBOX_BYTES)
+        return OutboxBounds(settings.outbox_max_rows, most)
+
+    @property
+    def health(self) -> Health:
+        """The state of each part, for who adds one."""
+        return self._health
+
+    @property
+    def metrics(self) -> Metrics:
+        """Figures, for who adds some."""
+        return self._metrics
 
     def health_check(self) -> dict[str, object]:
         """Each part, by name: whether it is `healthy`, and the `detail`. JSON-ready."""
@@ -252,11 +272,7 @@ class Service:
             chain_id=settings.chain_id,
             start=settings.start_block,
             fingerprint=settings.fingerprint(),
-            tell_backend=(
-                settings.backend_socket_url is not None
-                or settings.gateway_enabled
-                or settings.webhooks_enabled
-            ),
+            tell_backend=self._keeps_rows or settings.gateway_enabled or settings.webhooks_enabled,
             lease=self._lease,
             alerts=RedisAlertRules(self._database, self._keys),
         )
@@ -300,9 +316,9 @@ class Service:
         return {**states, "backend": self._backend.health} if self._backend else states
 
 
-async def serve(settings: Settings) -> int:
-    """Run the service until SIGINT or SIGTERM; the exit code."""
-    return await until_stopped(lambda: Service(settings).run())
+async def serve(settings: Settings, work: Callable[[], Awaitable[None]] | None = None) -> int:
+    """Run the service, or `work` in its place, until SIGINT or SIGTERM; the exit code."""
+    return await until_stopped(work or (lambda: Service(settings).run()))
 
 
 def spare_collector() -> None:
@@ -314,16 +330,16 @@ def spare_collector() -> None:
     gc.set_threshold(*COLLECT_AFTER)
 
 
-def run() -> int:
-    """Read settings, set up logs, serve."""
+def run(settings: Settings | None = None, work: Callable[[], Awaitable[None]] | None = None) -> int:
+    """Read settings, unless they are given, set up logs, serve."""
     try:
-        settings = load_settings()
+        settings = settings or load_settings()
     except InvalidConfiguration as error:
         sys.stderr.write(f"Error in the settings:\n{error}\n")
         return error.exit_code
     configure(settings.log_level, settings.log_file, settings.secrets())
     spare_collector()
-    return asyncio.run(serve(settings))
+    return asyncio.run(serve(settings, work))
 
 
 if __name__ == "__main__":

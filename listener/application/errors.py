@@ -31,7 +31,8 @@ ListenerError
     ├── SettingsChanged         a setting that gives stored data its meaning was changed
     ├── ReorgTooDeep            a fork below what can be undone
     ├── StoreMisused            Redis refuses a command: password, permissions, a key of another type
-    └── NodeUnsuitable          the node refuses a method that we cannot do without
+    ├── NodeUnsuitable          the node refuses a method that we cannot do without
+    └── HandlerStopped          a handler failed for good, and was to stop rather than to skip
 ```
 """
 
@@ -196,6 +197,10 @@ class NodeUnsuitable(Fatal):
     """The node refuses a method that we cannot do without."""
 
     exit_code = 7
+
+
+class HandlerStopped(Fatal):
+    """A handler failed for good, and was to stop rather than to skip: its events wait."""
 
 
 class NodeSlow(NodeUnavailable):

@@ -15,7 +15,7 @@ from listener.infrastructure.listening import BACKLOG, PORTS_TRIED, listen, port
 
 __all__ = ["DISPENSABLE", "PORTS_TRIED", "Health", "HealthServer"]
 
-DISPENSABLE: Final = ("heads", "audit", "gateway", "listings", "webhooks", "endpoint ")
+DISPENSABLE: Final = ("heads", "audit", "gateway", "listings", "webhooks", "endpoint ", "handler ")
 """Services, by how their names begin, without which the chain is still followed."""
 METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 CLOSE_S: Final = 2.0

@@ -129,6 +129,12 @@ class Metrics:
         self._retries = Counter(
             "listener_retries", "Errors that were tried again, by service.", ["service"], registry=registry
         )
+        self._handler_events = Counter(
+            "listener_handler_events",
+            "Events of handlers in Python, by handler and what became of them.",
+            ["handler", "outcome"],
+            registry=registry,
+        )
         self._terms = Counter("listener_terms_ended", "Terms that ended early.", registry=registry)
         self._loop_s = _histogram("loop_lag", "How late the event loop was.", FAST_S, registry)
         self._rows = Gauge(
@@ -189,6 +195,10 @@ class Metrics:
     def retried(self, service: str) -> None:
         """An error is waited out."""
         self._retries.labels(service).inc()
+
+    def handler_event(self, handler: str, outcome: str) -> None:
+        """A handler has handled, failed at or skipped an event, or stopped before it."""
+        self._handler_events.labels(handler, outcome).inc()
 
     def term_ended(self) -> None:
         """See `Observer.superseded`."""

@@ -106,6 +106,10 @@ class Keys:
         """HASH, private: how far a consumer of the outbox other than the backend has come."""
         return f"{self.cursor}:{consumer}"
 
+    def open_candles_of(self, consumer: str) -> str:
+        """ZSET, private: candles that a consumer has heard of and not been told closed, by close time."""
+        return f"{self.cursor_of(consumer)}:open"
+
     @property
     def alerts(self) -> str:
         """HASH of alert rules by id."""

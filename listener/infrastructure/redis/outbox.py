@@ -15,7 +15,7 @@ from listener.infrastructure.redis.keys import Keys
 
 T = TypeVar("T")
 
-SAVE: Final = """
+COMPARE_AND_SET: Final = """
 local found = redis.call('HMGET', KEYS[1], 'acknowledged', 'sending')
 for i = 1, 2 do
   if (found[i] or '') ~= ARGV[i] then
@@ -23,10 +23,9 @@ for i = 1, 2 do
   end
 end
 redis.call('HSET', KEYS[1], 'acknowledged', ARGV[3], 'sending', ARGV[4])
-return {1}
 """
-"""Compare and set: ARGV is the cursor as it was ('' if there was none), then as it shall be."""
-
+"""ARGV is the cursor as it was ('' if there was none), then as it shall be."""
+SAVE: Final = COMPARE_AND_SET + "return {1}"
 
 CANDLES: Final = """
 local found = {}
@@ -125,8 +124,19 @@ class RedisOutbox:
 
     async def save(self, cursor: Cursor, previous: Cursor | None) -> None:
         """See `Outbox.save`."""
-        words = [*_entries(previous), *_entries(cursor)] if previous else ["", "", *_entries(cursor)]
-        saved, *found = await self._database.run_script(SAVE, [self._cursor], words)
+        await self._set(SAVE, [self._cursor], cursor, previous)
+
+    async def _set(
+        self,
+        script: str,
+        keys: Sequence[str],
+        cursor: Cursor,
+        previous: Cursor | None,
+        more: Sequence[Word] = (),
+    ) -> None:
+        """Run a script that begins with `COMPARE_AND_SET`; `more` are its further arguments."""
+        before = _entries(previous) if previous else ["", ""]
+        saved, *found = await self._database.run_script(script, keys, [*before, *_entries(cursor), *more])
         if not saved:
             raise Superseded(f"expected the cursor {previous}, found {found}: another instance delivers")
 
