@@ -112,7 +112,7 @@ class Listener:
         """Register an `async def` for events of these types; it gets them one at a time, in their order.
 
         Raises:
-            InvalidConfiguration: it is no coroutine function, its name is taken, or an option is out of bounds.
+            InvalidConfiguration: it is no coroutine function, its name is taken, or an option is not possible.
         """
 
         def register(handler: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
@@ -129,7 +129,7 @@ class Listener:
         """Run the service, and the handlers in its process, until cancelled.
 
         Raises:
-            InvalidConfiguration: no handler is registered, or the gateway's process would read other settings.
+            InvalidConfiguration: no handler is registered, or the gateway's process would read other ones.
             ExceptionGroup: with the `Fatal` error that ended the service. A handler never ends it.
         """
         settings = self._settings()
@@ -171,9 +171,7 @@ class Listener:
 
     def _wired(self, settings: Settings, service: Service | None = None) -> Handling:
         if not self._handlers:
-            raise InvalidConfiguration(
-                "no handler is registered: write @app.on(TradeProcessed) above a function"
-            )
+            raise InvalidConfiguration("no handler is registered: write @app.on(TradeProcessed) above one")
         handlers = tuple(self._handlers.values())
         if service is None:
             return Handling(settings, handlers, Health())
@@ -200,7 +198,7 @@ class Listener:
 def _registered(
     handler: Callable[[Any], Awaitable[None]], kinds: tuple[type[Event], ...], options: HandlerOptions
 ) -> Registered:
-    name = options.get("name") or getattr(handler, "__name__", "")
+    name = options.get("name") or str(getattr(handler, "__name__", ""))
     rules = HandlerRules(
         name,
         frozenset(kinds),
