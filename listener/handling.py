@@ -29,8 +29,6 @@ from listener.infrastructure.redis.lease import RedisLease
 from listener.infrastructure.redis.outbox import RedisOutbox
 from listener.infrastructure.redis.row_feed import RowFeed
 
-BATCH_ROWS: Final = 200
-"""Rows after which a handler's place is saved: as many may be handled again after a crash."""
 FEED_TIMEOUT_S: Final = 5.0
 """Least time for an answer to the feed, whose reads wait for rows for a second."""
 
@@ -40,11 +38,13 @@ class Registered(NamedTuple):
 
     Attributes:
         from_oldest: a new name begins at the oldest row that is kept; otherwise behind the newest one.
+        batch: rows after which its place is saved.
     """
 
     handler: Handler
     rules: HandlerRules
     from_oldest: bool
+    batch: int
 
 
 class Handling:
@@ -76,6 +76,7 @@ class Handling:
             handler.rules.name: HandlerLog(handler.rules.name, health, self._mask, metrics)
             for handler in handlers
         }
+        self._signals = {name: LocalSignal() for name in self.logs}
 
     async def run(self) -> None:
         """Deliver until cancelled.
@@ -93,7 +94,7 @@ class Handling:
             async with asyncio.TaskGroup() as tasks:
                 waking = tasks.create_task(self._wake(feed), name="handlers")
                 deliveries = [
-                    tasks.create_task(self._deliver(handler, database, feed), name=handler.rules.name)
+                    tasks.create_task(self._deliver(handler, database), name=handler.rules.name)
                     for handler in self._handlers
                 ]
                 await asyncio.wait(deliveries)
@@ -103,18 +104,27 @@ class Handling:
     async def _wake(self, feed: RowFeed) -> None:
         """Hear of rows as they come. Where that ends, they are looked for every few seconds."""
         observer = LogObserver(Health(), ProgressDisplay(), self._mask)
+
+        async def follow() -> None:
+            await feed.start()
+            self._notify()  # of rows that came before the feed began
+            await feed.run()
+
+        feed.subscribe(lambda _batch: self._notify())
         try:
-            await keep_running(feed.run, self._clock, observer, blame="handlers")
+            await keep_running(follow, self._clock, observer, blame="handlers")
         except Exception as error:  # noqa: BLE001 - told, and what is left is slower
             structlog.get_logger("listener").error("Handlers hear of rows late", exc_info=error)
 
-    async def _deliver(self, handler: Registered, database: Database, feed: RowFeed) -> None:
+    def _notify(self) -> None:
+        for signal in self._signals.values():
+            signal.notify()
+
+    async def _deliver(self, handler: Registered, database: Database) -> None:
         """Deliver to one handler, and end without an error: others go on."""
         name = handler.rules.name
         log = self.logs[name]
-        signal = LocalSignal()
-        feed.subscribe(lambda _batch: signal.notify())
-        publisher = self._publisher(handler, database, signal)
+        publisher = self._publisher(handler, database, self._signals[name])
         leadership = Leadership(
             RedisLease(database, self._keys, self._settings.lease_ms, consumer_of(name)),
             partial(keep_running, publisher.run, self._clock, log, blame=log.service),
@@ -147,7 +157,7 @@ class Handling:
             signal=signal,
             clock=self._clock,
             observer=self.logs[name],
-            limits=PublisherLimits(BATCH_ROWS, 1, self._settings.processing_interval_ms / 1000),
+            limits=PublisherLimits(handler.batch, 1, self._settings.processing_interval_ms / 1000),
         )
 
 

@@ -17,6 +17,7 @@ commit, in order, at least once, and goes on where it stopped. docs/library.md s
 import inspect
 import re
 from asyncio import TaskGroup
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, Final, Literal, NamedTuple, TypedDict, TypeVar, Unpack, overload
@@ -40,6 +41,8 @@ ATTEMPTS: Final = 5
 ATTEMPTS_MAX: Final = 1_000
 TIMEOUT_S: Final = 30.0
 TIMEOUT_S_MAX: Final = 3_600.0
+BATCH: Final = 50
+BATCH_MAX: Final = 1_000
 
 
 class HandlerOptions(TypedDict, total=False):
@@ -51,6 +54,8 @@ class HandlerOptions(TypedDict, total=False):
         attempts: how often it gets an event that it fails at, 1 to 1,000; 5 by default.
         timeout_s: for each attempt, up to 3,600; 30 by default.
         on_error: after the last attempt, `skip` the event, or `stop` before it; `skip` by default.
+        batch: rows of the stream, 1 to 1,000, after which its place is saved; 50 by default. As many may be
+            handled again after a crash.
     """
 
     name: str
@@ -58,6 +63,7 @@ class HandlerOptions(TypedDict, total=False):
     attempts: int
     timeout_s: float
     on_error: Literal["skip", "stop"]
+    batch: int
 
 
 class HandlerStatus(NamedTuple):
@@ -112,7 +118,7 @@ class Listener:
         """Register an `async def` for events of these types; it gets them one at a time, in their order.
 
         Raises:
-            InvalidConfiguration: it is no coroutine function, its name is taken, or an option is not possible.
+            InvalidConfiguration: it is no coroutine function, its name is taken, or an option is none.
         """
 
         def register(handler: Callable[[Any], Awaitable[None]]) -> Callable[[Any], Awaitable[None]]:
@@ -156,14 +162,12 @@ class Listener:
         return run_process(self._given, self.run if follow else self.consume)
 
     def status(self) -> dict[str, HandlerStatus]:
-        """How each handler fares, by name; empty before `run` or `consume`."""
-        if self._handling is None:
-            return {}
+        """How each handler fares, by name."""
+        logs = self._handling.logs if self._handling else {}
+        counted = {name: logs[name].counts if name in logs else Counter() for name in self._handlers}
         return {
-            name: HandlerStatus(
-                log.counts[HANDLED], log.counts[FAILED], log.counts[SKIPPED], bool(log.counts[STOPPED])
-            )
-            for name, log in self._handling.logs.items()
+            name: HandlerStatus(counts[HANDLED], counts[FAILED], counts[SKIPPED], bool(counts[STOPPED]))
+            for name, counts in counted.items()
         }
 
     def _settings(self) -> Settings:
@@ -206,14 +210,14 @@ def _registered(
         options.get("timeout_s", TIMEOUT_S),
         options.get("on_error", "skip"),
     )
-    start = options.get("start", "now")
-    problem = _problem(handler, rules, start)
+    start, batch = options.get("start", "now"), options.get("batch", BATCH)
+    problem = _problem(handler, rules, start, batch)
     if problem:
         raise InvalidConfiguration(f"handler {name!r}: {problem}")
-    return Registered(handler, rules, from_oldest=start == "oldest")
+    return Registered(handler, rules, from_oldest=start == "oldest", batch=batch)
 
 
-def _problem(handler: object, rules: HandlerRules, start: str) -> str:
+def _problem(handler: object, rules: HandlerRules, start: str, batch: int) -> str:
     """What is wrong with a handler; empty: nothing."""
     called = getattr(handler, "__call__", None)  # noqa: B004 - of an object, not whether there is one
     checks = (
@@ -233,6 +237,7 @@ def _problem(handler: object, rules: HandlerRules, start: str) -> str:
         (1 <= rules.attempts <= ATTEMPTS_MAX, f"attempts are 1 to {ATTEMPTS_MAX}"),
         (0 < rules.timeout_s <= TIMEOUT_S_MAX, f"timeout_s is up to {TIMEOUT_S_MAX:.0f}"),
         (rules.on_error in {"skip", "stop"}, "on_error is skip or stop"),
+        (1 <= batch <= BATCH_MAX, f"batch is 1 to {BATCH_MAX}"),
         (start in {"now", "oldest"}, "start is now or oldest"),
     )
     return next((problem for right, problem in checks if not right), "")

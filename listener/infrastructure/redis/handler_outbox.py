@@ -9,6 +9,7 @@ from listener.domain.value_objects import Interval, MarketId
 from listener.infrastructure.redis.client import Database, Word
 from listener.infrastructure.redis.keys import Keys
 from listener.infrastructure.redis.outbox import COMPARE_AND_SET, RedisOutbox
+from listener.infrastructure.redis.store import text
 
 PAGE: Final = 5_000
 """Open candles that are loaded at once."""
@@ -77,12 +78,9 @@ class HandlerOutbox(RedisOutbox):
                 BEGIN, [self._cursor, self._keys.outbox, self._keys.closed], [CLOSED]
             )
         found = await super().cursor()
-        fields = await self._database.run("HGETALL", self._cursor)
-        names = (name.decode() for name in fields[::2])
+        fields = text(await self._database.run("HGETALL", self._cursor))
         closed = {
-            name.removeprefix(CLOSED): int(value)
-            for name, value in zip(names, fields[1::2], strict=True)
-            if name.startswith(CLOSED)
+            name.removeprefix(CLOSED): int(value) for name, value in fields.items() if name.startswith(CLOSED)
         }
         self._open.load(await self._load(), closed)
         return found
