@@ -10,7 +10,7 @@ from math import inf, isfinite
 from typing import Final, NamedTuple
 
 from listener.domain.alert_gauges import Gauge, Trail
-from listener.domain.alert_index import NEVER, Calm, Ladder, Ladders
+from listener.domain.alert_ladder import NEVER, Calm, Ladder, Ladders
 from listener.domain.alerts import AlertKind
 from listener.domain.entities import Market
 from listener.domain.value_objects import ONE_MINUTE, Price, Timestamp

@@ -103,12 +103,14 @@ class Trail:
         other._before, other._total = self._before.copy(), self._total
         return other
 
-    def put(self, minute: Candle) -> None:
-        """A one-minute candle that follows all others, or the newest one as it has become."""
-        if not self._times or self._times[-1] != minute.open_time:
+    def put(self, minute: Candle) -> bool:
+        """A one-minute candle that follows all others, or the newest as it has become; whether it is new."""
+        is_new = not self._times or self._times[-1] != minute.open_time
+        if is_new:
             price = minute.open if minute.previous_close is None else minute.previous_close
             self._begin(minute.open_time, price)
         self._total = self._before[-1] + minute.quote
+        return is_new
 
     def _begin(self, minute: Timestamp, reference: Price) -> None:
         self._times.append(minute)

@@ -2,7 +2,8 @@
 
 import asyncio
 import shutil
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -122,6 +123,18 @@ async def contents(admin: Redis) -> dict[str, object]:
             case other:
                 pytest.fail(f"{key!r} is a {other!r}")
     return found
+
+
+@asynccontextmanager
+async def side_on(port: int, number: int) -> AsyncIterator[Side]:
+    """A stream with two markets, in an otherwise empty database."""
+    admin = plain(port, number)
+    await admin.flushdb()
+    side = Side(port, admin, number)
+    await side.prepare()
+    yield side
+    await side.database.close()
+    await admin.aclose()
 
 
 def plain(port: int, number: int = 0) -> Redis:

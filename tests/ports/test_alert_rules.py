@@ -19,7 +19,7 @@ from listener.infrastructure.redis.store import RedisStore
 from tests.alert_oracle import Alert
 from tests.fakes.build import ETHER, MONDAY_MS, created, graduate, swap, token
 from tests.fakes.writer import Writer
-from tests.ports.sides import BY, KEYS, ORIGIN, OUTBOX, Side, plain
+from tests.ports.sides import BY, KEYS, ORIGIN, OUTBOX, Side, side_on
 from tests.simulation.alerts import RULES, rule_of
 from tests.simulation.ledger import Ledger
 from tests.simulation.timeline import Timeline
@@ -31,13 +31,8 @@ DATABASE = 12
 @pytest.fixture
 async def side(valkey_port: int) -> AsyncIterator[Side]:
     """A stream with two markets, in an otherwise empty database."""
-    admin = plain(valkey_port, DATABASE)
-    await admin.flushdb()
-    side = Side(valkey_port, admin, DATABASE)
-    await side.prepare()
-    yield side
-    await side.database.close()
-    await admin.aclose()
+    async with side_on(valkey_port, DATABASE) as side:
+        yield side
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from listener.infrastructure.redis.keys import Keys
 from listener.infrastructure.redis.row_feed import RowBatch, RowFeed, head_position, rows_after
 from tests.fakes.build import CHAIN_ID, created, swap
 from tests.fakes.servers import proxy_to
-from tests.ports.sides import Side, plain
+from tests.ports.sides import Side, side_on
 
 KEYS = Keys(CHAIN_ID)
 BLOCK_MS = 100
@@ -24,13 +24,8 @@ DATABASE = 11
 @pytest.fixture
 async def side(valkey_port: int) -> AsyncIterator[Side]:
     """A stream with two markets, in an otherwise empty database."""
-    admin = plain(valkey_port, DATABASE)
-    await admin.flushdb()
-    side = Side(valkey_port, admin, DATABASE)
-    await side.prepare()
-    yield side
-    await side.database.close()
-    await admin.aclose()
+    async with side_on(valkey_port, DATABASE) as side:
+        yield side
 
 
 def feed_of(side: Side, after: RowId | None = None, batch_rows: int = 1_000) -> RowFeed:

@@ -62,6 +62,7 @@ class AlertBook:
         self._version: int | None = None
         self._looked_at = 0.0
         self._trails: OrderedDict[MarketId, Trail] = OrderedDict()
+        self._sizes: dict[MarketId, int] = {}
         self._kept = 0
 
     @property
@@ -74,6 +75,7 @@ class AlertBook:
         self._index = RuleIndex()
         self._version = None
         self._trails.clear()
+        self._sizes.clear()
         self._kept = 0
 
     async def refresh(self) -> None:
@@ -170,27 +172,27 @@ class AlertBook:
         """Follow the minutes of a change set; markets that were folded in bulk are read when wanted."""
         for market, minutes in changes.minutes.items():
             trail = self._trails.get(market)
-            if trail is not None:
-                size = len(trail)
-                for minute in minutes:
-                    trail.put(minute)
-                if len(trail) > size and len(trail) % PRUNE_EVERY == 0:
-                    trail.prune(self._index.reach_ms(market))
-                self._kept += len(trail) - size
-                self._trails.move_to_end(market)
-        for market in changes.newest.keys() - changes.minutes.keys():
-            self._drop(market)
+            grown = [trail.put(minute) for minute in minutes] if trail is not None else ()
+            if trail is not None and any(grown):
+                self._grown(market, trail, len(minutes))
+        if len(changes.newest) > len(changes.minutes):
+            for market in changes.newest.keys() - changes.minutes.keys():
+                self._drop(market)
+
+    def _grown(self, market: MarketId, trail: Trail, most: int) -> None:
+        """A trail has got up to so many minutes."""
+        self._kept -= self._sizes[market]
+        if len(trail) % PRUNE_EVERY < most:
+            trail.prune(self._index.reach_ms(market))
+        self._sizes[market] = len(trail) + 1
+        self._kept += self._sizes[market]
+        self._trails.move_to_end(market)
 
     def _keep(self, market: MarketId, trail: Trail) -> None:
         self._drop(market)
-        self._trails[market] = trail
-        self._kept += _size(trail)
+        self._trails[market], self._sizes[market] = trail, len(trail) + 1
+        self._kept += self._sizes[market]
 
     def _drop(self, market: MarketId) -> None:
-        trail = self._trails.pop(market, None)
-        self._kept -= _size(trail) if trail is not None else 0
-
-
-def _size(trail: Trail) -> int:
-    """What a trail counts for: its minutes, and one for itself."""
-    return len(trail) + 1
+        self._trails.pop(market, None)
+        self._kept -= self._sizes.pop(market, 0)

@@ -8,7 +8,8 @@ from typing import Final, NamedTuple
 from listener.application.state import AlertUndo, ChangeSet, MarketState
 from listener.domain.alert_calm import Before, calm_of
 from listener.domain.alert_gauges import Reading, Trail, read_gauges
-from listener.domain.alert_index import Calm, Ladders, RuleIndex
+from listener.domain.alert_index import RuleIndex
+from listener.domain.alert_ladder import Calm, Ladders
 from listener.domain.alerts import Alert, AlertKind, AlertRule, StateKey
 from listener.domain.entities import Candle, Trade
 from listener.domain.value_objects import BlockRef, MarketId
