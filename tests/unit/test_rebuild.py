@@ -49,6 +49,8 @@ from tests.fakes.chain import FakeChain, LocalChain
 from tests.fakes.clock import FakeClock, FakeHints, FakeSignal
 from tests.fakes.observer import RecordingObserver
 from tests.fakes.store import FakeStore
+from tests.fakes.writer import Writer, finish
+from tests.simulation.alerts import RULES, rule_of
 
 BY = rules("5m", "1d", finality=Finality(4))
 
@@ -163,6 +165,15 @@ class World:
     async def serve(self) -> None:
         """The running service follows to the tip."""
         await self.service.catch_up()
+
+    async def live_writes(self) -> None:
+        """The service commits one more block."""
+        writer = Writer(self.chain, self.live, BY)
+        stored = await self.live.load()
+        assert stored
+        writer._state = stored.state
+        self.chain.mine(swap(0, 1, 78))
+        await writer.follow()
 
     def rebuilder(self, follower: Follower | None = None, chain: ChainSource | None = None) -> Rebuilder:
         """What loads anew beside the live data."""
@@ -614,3 +625,38 @@ async def test_one_market_is_of_the_same_chain(world: World) -> None:
     assert await one.block(3) == world.chain.blocks[3].block
     assert await one.tokens([Address(token(0))]) == {Address(token(0)): token_info(0)}
     assert await one.deployment_block(FACTORY) == 1
+
+
+async def test_with_alert_rules_it_switches_where_the_live_head_is(world: World) -> None:
+    """Whoever raises alerts leaves no block out and takes none twice, whether the service runs or not."""
+    world.live.put_rules(map(rule_of, RULES))
+    head = world.chain.tip
+    world.chain.mine(swap(0, 1, 77))
+    assert await world.resync() == head.number
+    assert (await world.generations.beside.head()).hash == head.hash
+
+    def service_goes_on() -> None:
+        world.generations.meanwhile = lambda: None
+        finish(world.live_writes())
+
+    world.generations.meanwhile = service_goes_on
+    assert await world.resync() == world.chain.tip.number
+    assert len(world.generations.switched) == 3, "one found that the live head had moved on"
+
+
+async def test_what_an_attempt_left_beyond_the_live_head_goes(world: World) -> None:
+    """A generation that is ahead of the live one is loaded again up to there."""
+    follower = world.beside()
+    world.chain.mine(swap(0, 1, 77))
+    await follower.catch_up()
+    world.live.put_rules(map(rule_of, RULES))
+    assert await world.resync(follower) == world.chain.tip.number - 1
+    assert world.generations.cleared == 1
+
+
+async def test_where_the_live_head_is_orphaned_the_tip_is_loaded(world: World) -> None:
+    """There is no block at which one could go on."""
+    world.live.put_rules(map(rule_of, RULES))
+    world.chain.fork(6)
+    world.chain.mine_empty(7)
+    assert await world.resync() == world.chain.tip.number
