@@ -19,15 +19,21 @@ from listener.demo.processes import Child, start_anvil, start_listener, start_va
 
 BLOCKS: Final = 40
 EVERY_S: Final = 0.4
-USUAL: Final = {"FINALITY_WINDOW": "4", "GATEWAY_ENABLED": "false", "POLL_INTERVAL_MS": "400"}
+USUAL: Final = {
+    "FINALITY_WINDOW": "4",
+    "GATEWAY_ENABLED": "false",
+    "WEBHOOKS_ENABLED": "false",
+    "POLL_INTERVAL_MS": "400",
+    "LISTING_INTERVAL_MS": "2000",
+}
 MODES: Final[dict[str, dict[str, str]]] = {
-    "as it is by default, WebSocket": {},
+    "default, with a WebSocket": {},
     "polling": {"ws": ""},
+    "no listings": {"LISTINGS_ENABLED": "false"},
     "no second look": {"AUDIT_WINDOW": "0"},
-    "no blooms": {"BLOOM_POLICY": "off"},
-    "strict blooms": {"BLOOM_POLICY": "strict"},
-    "neither blooms nor second look": {"BLOOM_POLICY": "off", "AUDIT_WINDOW": "0"},
-    "FINALITY_WINDOW=finalized": {"FINALITY_WINDOW": "finalized"},
+    "neither": {"LISTINGS_ENABLED": "false", "AUDIT_WINDOW": "0"},
+    "neither, no blooms": {"LISTINGS_ENABLED": "false", "AUDIT_WINDOW": "0", "BLOOM_POLICY": "off"},
+    "neither, strict blooms": {"LISTINGS_ENABLED": "false", "AUDIT_WINDOW": "0", "BLOOM_POLICY": "strict"},
 }
 SAMPLE: Final = re.compile(r"(?m)^listener_(rpc_calls_total|rpc_request_seconds_count)\{(.*)\} (\S+)$")
 

@@ -135,11 +135,11 @@ class Listener:
         """Run the service, and the handlers in its process, until cancelled.
 
         Raises:
-            InvalidConfiguration: no handler is registered, or the gateway's process would read other ones.
+            InvalidConfiguration: no handler is registered, or other processes would read other settings.
             ExceptionGroup: with the `Fatal` error that ended the service. A handler never ends it.
         """
         settings = self._settings()
-        self._check_gateway(settings)
+        self._check_children(settings)
         service = Service(settings, keeps_rows=True)
         self._handling = self._wired(settings, service)
         async with TaskGroup() as tasks:
@@ -181,16 +181,16 @@ class Listener:
             return Handling(settings, handlers, Health())
         return Handling(settings, handlers, service.health, service.metrics)
 
-    def _check_gateway(self, settings: Settings) -> None:
-        """The gateway's process gets no settings from us."""
-        if self._given is None or not settings.gateway_enabled:
+    def _check_children(self, settings: Settings) -> None:
+        """The processes of the gateway and of webhooks get no settings from us."""
+        if self._given is None or not (settings.gateway_enabled or settings.webhooks_enabled):
             return
         with suppress(InvalidConfiguration):
             if load_settings() == settings:
                 return
         raise InvalidConfiguration(
-            "the gateway's process reads its settings from the environment, and those given to Listener() "
-            "differ: set gateway_enabled=False, or set the environment and write Listener()"
+            "gateway and webhooks are processes that read the environment, and the settings given to "
+            "Listener() differ: set gateway_enabled and webhooks_enabled to False, or set the environment"
         )
 
     @staticmethod

@@ -25,6 +25,7 @@ from tests.integration.test_containers import TIMEOUT_S, compose
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 OPERATIONS: Final = ROOT / "docs" / "operations"
+RUNBOOK: Final = ROOT / "docs" / "operators.md"
 OF_PROMETHEUS: Final = frozenset({"up"})
 OF_TARGETS: Final = frozenset({"instance", "job"})
 SELECTORS: Final = (promql_parser.VectorSelector, promql_parser.MatrixSelector)
@@ -36,6 +37,7 @@ def expositions() -> Iterator[Any]:
     service = Metrics(health, SystemClock())
     service.called("eth_getLogs", 0.1, [("eth_getLogs", "ok")])
     service.retried("node")
+    service.handler_event("store", "skipped")
     service.webhooks_are({"one": (endpoint(), ENABLED._replace(failing=Failing(1, 1, 1, "away")))})
     gateway = GatewayMetrics()
     gateway.clients = lambda: {"websocket": 1}
@@ -131,9 +133,19 @@ def test_alerts_say_what_to_do() -> None:
     assert len({rule["alert"] for rule in found}) == len(found)
     for rule in found:
         assert rule["labels"]["severity"] in {"critical", "warning"}, rule["alert"]
-        assert set(rule["annotations"]) == {"summary", "description"}, rule["alert"]
+        assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}, rule["alert"]
         assert rule["annotations"]["description"] != rule["annotations"]["summary"]
         assert re.fullmatch(r"\d+[smh]", rule.get("for", "1m")), rule["alert"]
+
+
+def test_every_alert_has_an_entry_in_the_runbook() -> None:
+    """`runbook_url` leads to a heading of that name, whose entry says something; no entry without an alert."""
+    entries = dict(re.findall(r"(?ms)^### (\w+)\n\n(.+?)(?=\n\n#|\Z)", RUNBOOK.read_text()))
+    names = {rule["alert"] for rule in alerts()}
+    assert set(entries) == names
+    for rule in alerts():
+        assert rule["annotations"]["runbook_url"] == f"docs/operators.md#{rule['alert'].lower()}"
+        assert len(entries[rule["alert"]]) > 80, rule["alert"]
 
 
 def test_panels_have_ids_and_places_of_their_own() -> None:

@@ -15,6 +15,7 @@ HANDLED: Final = "handled"
 FAILED: Final = "failed"
 SKIPPED: Final = "skipped"
 STOPPED: Final = "stopped"
+OUTCOMES: Final = (HANDLED, FAILED, SKIPPED, STOPPED)
 
 
 class HandlerLog(LogObserver):
@@ -39,6 +40,8 @@ class HandlerLog(LogObserver):
         self.counts: Counter[str] = Counter()
         self._leads: bool | None = None
         self._waits = False
+        for outcome in OUTCOMES if metrics else ():
+            self._count(outcome, 0)  # a series that begins with its first event hides it from `increase`
 
     def handled(self, event: Event) -> None:  # noqa: ARG002 - of the port
         """See `HandlerObserver.handled`."""
@@ -116,10 +119,10 @@ class HandlerLog(LogObserver):
             ms=round(seconds * 1000, 2),
         )
 
-    def _count(self, outcome: str) -> None:
-        self.counts[outcome] += 1
+    def _count(self, outcome: str, count: int = 1) -> None:
+        self.counts[outcome] += count
         if self._metrics is not None:
-            self._metrics.handler_event(self._name, outcome)
+            self._metrics.handler_event(self._name, outcome, count)
 
 
 def _described(event: Event, error: BaseException) -> str:

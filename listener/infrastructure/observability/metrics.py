@@ -196,9 +196,9 @@ class Metrics:
         """An error is waited out."""
         self._retries.labels(service).inc()
 
-    def handler_event(self, handler: str, outcome: str) -> None:
-        """A handler has handled, failed at or skipped an event, or stopped before it."""
-        self._handler_events.labels(handler, outcome).inc()
+    def handler_event(self, handler: str, outcome: str, count: int = 1) -> None:
+        """A handler has handled, failed at or skipped an event, or stopped before it; with 0 it may come to."""
+        self._handler_events.labels(handler, outcome).inc(count)
 
     def term_ended(self) -> None:
         """See `Observer.superseded`."""
