@@ -19,6 +19,7 @@ const SIGNATURES_MAX = 16
 
 /** A request that is not to be trusted; the message says why. */
 export class InvalidWebhook extends Error {
+  /** @param {string} message why */
   constructor(message) {
     super(message)
     this.name = 'InvalidWebhook'
@@ -61,6 +62,7 @@ export function verifyWebhook(secrets, headers, body, { toleranceS = TOLERANCE_S
   return id
 }
 
+/** @param {string} secret */
 function keyOf(secret) {
   if (typeof secret !== 'string' || !secret.startsWith(PREFIX)) {
     throw new TypeError('a webhook secret begins with whsec_')
@@ -70,12 +72,19 @@ function keyOf(secret) {
   return Buffer.from(text, 'base64')
 }
 
-/** The bytes of a signature of ours; none of any other. */
+/**
+ * The bytes of a signature of ours; none of any other.
+ * @param {string} part
+ */
 function decoded(part) {
   const text = part.startsWith('v1,') ? part.slice(3) : ''
   return BASE64.test(text) ? Buffer.from(text, 'base64') : Buffer.alloc(0)
 }
 
+/**
+ * @param {any} headers of either kind
+ * @returns {Record<string, any>}
+ */
 function lowered(headers) {
   const pairs = typeof headers.entries === 'function' ? [...headers.entries()] : Object.entries(headers)
   return Object.fromEntries(pairs.map(([name, value]) => [name.toLowerCase(), value]))
