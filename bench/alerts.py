@@ -25,8 +25,9 @@ from typing import Any, Final, NamedTuple
 
 from bench.system import machine
 from listener.application.interfaces import ChainIdentity
+from listener.application.rules import Finality, Rules
 from listener.application.services.alert_book import REFRESH_S, AlertBook
-from listener.application.state import Finality, Rules, StreamState
+from listener.application.state import StreamState
 from listener.application.use_cases.process_block import process_blocks
 from listener.application.use_cases.resolve_block import Resolved, resolve_blocks
 from listener.demo.processes import start_valkey

@@ -56,7 +56,7 @@ def room_name(number: int) -> str:
 
 async def write(url: str, markets: int, rate: int, seconds: float) -> dict[str, Any]:
     """Commit trades at a steady rate; says how well that went."""
-    from listener.application.state import Finality
+    from listener.application.rules import Finality
     from listener.infrastructure.redis.client import Database
     from listener.infrastructure.redis.keys import Keys
     from listener.infrastructure.redis.outbox import OutboxBounds

@@ -1,6 +1,6 @@
 """How many calls and HTTP requests a block costs at the provider, by mode.
 
-    python bench/provider_cost.py [blocks]
+    python bench/provider_cost.py [blocks [mode …]]
 
 A real anvil mines a block every 0.4 s, every second one with a trade. The listener follows it in one mode
 after another, and its own figures say what it asked for. Prints requests and calls, each a block.
@@ -21,10 +21,8 @@ BLOCKS: Final = 40
 EVERY_S: Final = 0.4
 USUAL: Final = {
     "FINALITY_WINDOW": "4",
-    "GATEWAY_ENABLED": "false",
     "WEBHOOKS_ENABLED": "false",
     "POLL_INTERVAL_MS": "400",
-    "LISTING_INTERVAL_MS": "2000",
 }
 MODES: Final[dict[str, dict[str, str]]] = {
     "default, with a WebSocket": {},
@@ -87,7 +85,10 @@ def live(launchpad: Launchpad, curve: object, blocks: int, _listener: Child) -> 
 def main() -> None:
     """Measure each mode and print the table."""
     blocks = int(sys.argv[1]) if len(sys.argv) > 1 else BLOCKS
+    wanted = sys.argv[2:] or MODES
     for name, mode in MODES.items():
+        if name not in wanted:
+            continue
         found = measure(mode, blocks)
         requests = found.pop("requests")
         calls = ", ".join(f"{method} {value:.2f}" for method, value in sorted(found.items()) if value > 0.004)

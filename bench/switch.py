@@ -15,7 +15,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from listener.application.state import Finality, Rules
+from listener.application.rules import Finality, Rules
 from listener.demo.processes import start_valkey
 from listener.domain.value_objects import Interval
 from listener.infrastructure.redis.client import Command, Database

@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple, Protocol, Self
 
-from listener.application.state import CandleBatch, MarketState, Rules
+from listener.application.changes import CandleBatch, MarketState
+from listener.application.rules import Rules
 from listener.domain.entities import Candle, Trade
 from listener.domain.facts import BlockFacts, Swapped
 from listener.domain.rolling import MinuteRun

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
+from listener.application.changes import BlockUndo, ChangeSet, Head, MarketState
 from listener.application.history import History
-from listener.application.state import BlockUndo, ChangeSet, Head, MarketState, StreamState
+from listener.application.state import StreamState
 from listener.domain.alerts import AlertRule, StateKey
 from listener.domain.entities import Candle, TokenInfo
 from listener.domain.facts import BlockFacts

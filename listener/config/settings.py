@@ -16,7 +16,7 @@ from pydantic import (
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from listener.application.errors import InvalidConfiguration
-from listener.application.state import Finality, Rules
+from listener.application.rules import Finality, Rules
 from listener.config.chains import ChainProfile, profile
 from listener.config.gateway import GatewaySettings
 from listener.config.listings import ListingSettings

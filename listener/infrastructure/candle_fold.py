@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, overload
 
 import numpy as np
 
-from listener.application.state import CandleChange, MarketState, outgrown
+from listener.application.changes import CandleChange, MarketState, outgrown
 from listener.domain.entities import Candle, Market
 from listener.domain.part import Part
 from listener.domain.rolling import MinuteRun

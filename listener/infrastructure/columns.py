@@ -7,8 +7,9 @@ from typing import Any, Final, overload
 
 import numpy as np
 
+from listener.application.changes import MarketState
 from listener.application.history import BulkFold, BulkFolds, Emitter
-from listener.application.state import MarketState, PriceMode, Rules
+from listener.application.rules import PriceMode, Rules
 from listener.domain.entities import Market, Trade
 from listener.domain.facts import Swapped
 from listener.domain.value_objects import MINUTE_MS, Address, BlockRef, MarketId, TradeId

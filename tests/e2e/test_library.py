@@ -5,6 +5,7 @@ import re
 import signal
 import sqlite3
 import sys
+import urllib.request
 from pathlib import Path
 from typing import Final
 
@@ -21,10 +22,31 @@ QUICK: Final = {
     "FINALITY_WINDOW": "200",
     "LEASE_MS": "2000",
     "GATEWAY_ENABLED": "false",
+    "WEBHOOKS_ENABLED": "false",
     "WEBSOCKET_PORT": "0",
     "PYTHONUNBUFFERED": "1",
 }
 BESIDE: Final = "from book import app\n\nraise SystemExit(app.main(follow=False))\n"
+
+BAD: Final = """
+import asyncio
+from book import app
+from listener import CandleUpdated, TradeProcessed
+
+@app.on(TradeProcessed, attempts=2, start="oldest")
+async def fails(event):
+    raise ValueError(event.key)
+
+@app.on(TradeProcessed, CandleUpdated, attempts=1, timeout_s=0.1, start="oldest")
+async def hangs(event):
+    await asyncio.Event().wait()
+
+@app.on(TradeProcessed, attempts=1, on_error="stop", start="oldest")
+async def stops(event):
+    1 / 0
+
+raise SystemExit(app.main())
+"""
 
 
 class Program:
@@ -35,6 +57,7 @@ class Program:
         assert example
         (folder / "book.py").write_text(example[1])
         (folder / "beside.py").write_text(BESIDE)
+        (folder / "bad.py").write_text(BAD)
         self.folder = folder
         self._environment = {
             "BLOCKCHAIN_HTTP_URL": system.http,
@@ -123,3 +146,27 @@ def test_a_program_beside_the_service(system: System, tmp_path: Path) -> None:
         beside.process.send_signal(signal.SIGINT)
         assert beside.process.wait(10) == 0
     system.equals_oracle(factory)
+
+
+@pytest.mark.timeout(60)
+def test_bad_handlers_stop_nothing(system: System, tmp_path: Path) -> None:
+    """Handlers that fail, hang and stop: a good one gets every trade, blocks are followed, `/ready` is 200."""
+    launchpad = system.deploy()
+    factory = str(launchpad.factory.address)
+    curves = [launchpad.create("Token", "T")]
+    program = Program(system, factory, tmp_path)
+    system.listener = program.start("bad.py", "Handler gets events")
+    trade(launchpad, curves, 15)
+    system.equals_oracle(factory)
+    expected = truth(system, factory)
+    system.wait(lambda: program.kept() == expected, "the good handler's trades")
+    system.wait_log("Handler failed, event skipped", handler="fails")
+    system.wait_log("Handler failed, event skipped", handler="hangs")
+    system.wait_log("Handler stopped", handler="stops")
+    status, body = system.ready()
+    assert status == 200
+    assert "handler stops" in body["degraded"]
+    with urllib.request.urlopen(system.health("/metrics"), timeout=10) as answer:
+        figures = answer.read().decode()
+    assert 'listener_handler_events_total{handler="stops",outcome="stopped"} 1.0' in figures
+    assert f'listener_handler_events_total{{handler="book",outcome="handled"}} {len(expected)}.0' in figures

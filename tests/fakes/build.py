@@ -6,7 +6,9 @@ from decimal import Decimal
 from hashlib import sha256
 from typing import Any, Final
 
-from listener.application.state import Finality, Head, Rules, StreamState, Written
+from listener.application.changes import Head
+from listener.application.rules import Finality, Rules
+from listener.application.state import StreamState, Written
 from listener.domain.entities import Market, TokenInfo, Trade
 from listener.domain.facts import Fact, Graduated, Malformed, MarketAnnounced, Swapped
 from listener.domain.value_objects import (

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from listener.application.changes import ChangeSet
 from listener.application.interfaces import RowId
-from listener.application.state import ChangeSet
 from listener.domain.value_objects import BlockRef
 
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 import orjson
 
+from listener.application.changes import BlockUndo, ChangeSet, Head, MarketState
 from listener.application.errors import ForeignData, NewerSchema, StoreUnavailable, Superseded
 from listener.application.interfaces import (
     ChainIdentity,
@@ -17,15 +18,8 @@ from listener.application.interfaces import (
     RuleChanges,
     StoredStream,
 )
-from listener.application.state import (
-    BlockUndo,
-    ChangeSet,
-    Head,
-    MarketState,
-    Rules,
-    StreamState,
-    Written,
-)
+from listener.application.rules import Rules
+from listener.application.state import StreamState, Written
 from listener.domain.alerts import AlertRule, StateKey
 from listener.domain.entities import Candle, Market, MarketStats, Trade
 from listener.domain.rolling import RollingDay

@@ -3,9 +3,11 @@
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
+from listener.application.changes import ChangeSet, MarketState
 from listener.application.interfaces import AlertStore, ChainIdentity, MarketStore
+from listener.application.rules import Finality, Rules
 from listener.application.services.alert_book import AlertBook, NoAlerts
-from listener.application.state import ChangeSet, Finality, MarketState, Rules, StreamState
+from listener.application.state import StreamState
 from listener.application.use_cases.process_block import process_blocks
 from listener.application.use_cases.refresh_stats import refresh
 from listener.application.use_cases.resolve_block import resolve_blocks, tokens_to_read

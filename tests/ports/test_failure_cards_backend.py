@@ -9,12 +9,12 @@ from typing import Any, Final, NamedTuple
 import orjson
 import pytest
 
+from listener.application.changes import ChangeSet, Head
 from listener.application.errors import BackendRefused, BackendUnavailable
 from listener.application.interfaces import ChainIdentity, Cursor, Message, RowId
 from listener.application.services.fetching import FetchLimits
 from listener.application.services.follower import Follower, FollowerLimits
 from listener.application.services.publisher import Publisher, PublisherLimits
-from listener.application.state import ChangeSet, Head
 from listener.demo.processes import Valkey, start_backend, start_valkey
 from listener.domain.entities import Candle
 from listener.domain.events import ReorgDetected

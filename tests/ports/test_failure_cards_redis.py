@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
+from listener.application.changes import ChangeSet, Head
 from listener.application.errors import StoreUnavailable, Superseded
 from listener.application.interfaces import RowId
-from listener.application.state import ChangeSet, Head
 from listener.domain.value_objects import Interval
 from listener.infrastructure.redis import client
 from tests.fakes.build import MONDAY_MS, token

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from listener.application.errors import InconsistentReply, StoreUnavailable, Superseded
 from listener.application.interfaces import Cursor, RowId
-from listener.application.state import Finality, Rules
+from listener.application.rules import Finality, Rules
 from listener.domain.value_objects import DAY_MS, MINUTE_MS
 from listener.infrastructure.redis.client import Command, Database
 from listener.infrastructure.redis.generations import RedisGenerations

@@ -12,7 +12,7 @@ import pytest
 
 from listener.application.errors import StoreUnavailable
 from listener.application.interfaces import RowId
-from listener.application.state import Finality
+from listener.application.rules import Finality
 from listener.domain.alerts import AlertCondition, AlertKind
 from listener.infrastructure.gateway.clients import Client, ClientLimits
 from listener.infrastructure.gateway.hub import Hub, HubLimits

@@ -9,10 +9,10 @@ import pytest
 from fastapi import FastAPI
 
 from listener.application.listing import Asset, Coverage
+from listener.application.rules import Finality
 from listener.application.services.listing_reader import ListingReader
 from listener.application.services.listings import Listings
 from listener.application.services.recorder import ListingRecorder, RecorderLimits
-from listener.application.state import Finality
 from listener.application.use_cases.present_listing import Flavour
 from listener.domain.value_objects import BlockRef
 from listener.infrastructure.blockchain.listing_source import RpcListingChain

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from listener.application.changes import ChangeSet, Head
 from listener.application.errors import (
     Fatal,
     ForeignData,
@@ -20,7 +21,7 @@ from listener.application.errors import (
     TornData,
 )
 from listener.application.interfaces import ChainIdentity, Cursor, MarketStore, Outbox, RowId
-from listener.application.state import ChangeSet, Finality, Head, Rules
+from listener.application.rules import Finality, Rules
 from listener.domain.entities import Candle
 from listener.domain.value_objects import DAY_MS, MINUTE_MS, Address, Interval, MarketId
 from listener.infrastructure.redis.client import Database

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 import pytest
 
+from listener.application.changes import ChangeSet, Head
 from listener.application.errors import Superseded
 from listener.application.services import follower
-from listener.application.state import ChangeSet, Head, StreamState
+from listener.application.state import StreamState
 from listener.application.use_cases import resolve_block, rollback
 from listener.application.use_cases.rollback import roll_back
 from listener.domain.facts import BlockFacts, MarketAnnounced, Swapped

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from listener.application.changes import Head
 from listener.application.interfaces import Row, RowId
-from listener.application.state import Head
 from listener.domain.entities import MarketStats
 from listener.domain.value_objects import BlockRef
 from tests.fakes.brute import figures_in

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, cast
 
+from listener.application.changes import ChangeSet
 from listener.application.interfaces import AlertStore, MarketStore, Outbox, RowId
 from listener.application.services.auditor import AuditLimits, Auditor
 from listener.application.services.fetching import FetchLimits
@@ -11,7 +12,6 @@ from listener.application.services.follower import Follower, FollowerLimits
 from listener.application.services.leadership import Leadership
 from listener.application.services.publisher import Publisher, PublisherLimits
 from listener.application.services.supervisor import keep_running
-from listener.application.state import ChangeSet
 from listener.domain.value_objects import BlockRef
 from listener.infrastructure.blockchain.heads import HintSlot
 from listener.infrastructure.blockchain.source import RpcChainSource

@@ -6,7 +6,7 @@ from decimal import ROUND_HALF_EVEN, Context, Decimal
 from fractions import Fraction
 from typing import Final, NamedTuple
 
-from listener.application.state import Rules
+from listener.application.rules import Rules
 from listener.domain.entities import Candle, Market, MarketStats, Trade
 from listener.domain.facts import BlockFacts, Graduated, Malformed, MarketAnnounced, Swapped
 from listener.domain.value_objects import BlockRef, Interval, MarketId, Timestamp

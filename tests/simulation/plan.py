@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from listener.application.state import Finality, Rules
+from listener.application.rules import Finality, Rules
 from listener.infrastructure.blockchain.bloom import BloomPolicy
 from tests.fakes.build import rules
 from tests.simulation.backend import BackendFaults

@@ -5,7 +5,7 @@ from dataclasses import replace
 from random import Random
 from typing import Final
 
-from listener.application.state import Finality
+from listener.application.rules import Finality
 from listener.domain.value_objects import DAY_MS, MINUTE_MS
 from tests.fakes.build import rules
 from tests.simulation.backend import BackendFaults

@@ -11,9 +11,9 @@ from operator import attrgetter
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+from listener.application.changes import ChangeSet
 from listener.application.errors import ListenerError, StoreUnavailable
 from listener.application.interfaces import Row, RowId
-from listener.application.state import ChangeSet
 from tests.fakes.store import FakeOutbox, FakeStore
 from tests.fakes.writer import finish
 from tests.simulation.loop import Process

@@ -5,10 +5,11 @@ from random import Random
 
 import pytest
 
+from listener.application.changes import ChangeSet
+from listener.application.rules import Finality
 from listener.application.services import alert_book
 from listener.application.services.fetching import FetchLimits
 from listener.application.services.follower import Follower, FollowerLimits
-from listener.application.state import ChangeSet, Finality
 from listener.domain.value_objects import MINUTE_MS
 from tests.alert_oracle import Rule
 from tests.fakes.build import CHAIN_ID, ETHER, MONDAY_MS, created, rules, swap, token

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.application.state import MarketState
+from listener.application.changes import MarketState
 from listener.application.use_cases.process_block import fold_minutes
 from listener.domain.entities import Candle
 from listener.domain.rolling import MinuteRun, RollingDay

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.application.state import BlockUndo, MarketUndo, Written
+from listener.application.changes import BlockUndo, MarketUndo
+from listener.application.state import Written
 from listener.domain.entities import Candle, Market, MarketStats, Trade
 from listener.domain.value_objects import EXACT, MINUTE_MS, Address, TradeId, ratio
 from listener.infrastructure.redis import codec

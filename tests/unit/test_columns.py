@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from listener.application.changes import MarketState
 from listener.application.errors import Retryable
 from listener.application.history import BulkFold, Emitter, History
-from listener.application.state import MarketState, PriceMode
+from listener.application.rules import PriceMode
 from listener.application.use_cases.process_block import minutes_of
 from listener.domain.entities import Candle, Trade
 from listener.domain.facts import BlockFacts, Swapped

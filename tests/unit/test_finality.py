@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.application.state import MOST_UNDOABLE, ChangeSet, Finality, Rules, StreamState, Written
+from listener.application.changes import ChangeSet
+from listener.application.rules import MOST_UNDOABLE, Finality, Rules
+from listener.application.state import StreamState, Written
 from listener.domain.value_objects import BlockRef
 from tests.fakes.build import MONDAY_MS, block, head, rules, stream
 

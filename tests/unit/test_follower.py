@@ -9,7 +9,8 @@ import fakeredis
 import orjson
 import pytest
 
-from listener.application import state
+from listener.application import rules as rules_module
+from listener.application.changes import ChangeSet, Head
 from listener.application.errors import (
     ChainRestarted,
     Displaced,
@@ -32,6 +33,7 @@ from listener.application.errors import (
     WrongChain,
 )
 from listener.application.interfaces import MarketStore, RowId
+from listener.application.rules import Finality, Rules
 from listener.application.services import finality
 from listener.application.services.auditor import AuditLimits, Auditor
 from listener.application.services.fetching import FetchLimits
@@ -42,7 +44,6 @@ from listener.application.services.follower import (
     FollowerLimits,
 )
 from listener.application.services.loading import Runs
-from listener.application.state import ChangeSet, Finality, Head, Rules
 from listener.domain.facts import BlockFacts
 from listener.domain.value_objects import DAY_MS, MINUTE_MS, BlockRef
 from listener.infrastructure.redis import maintenance
@@ -1378,7 +1379,7 @@ async def test_a_tag_that_moves_lets_before_images_go() -> None:
 @pytest.fixture
 def few_undoable(monkeypatch: pytest.MonkeyPatch) -> int:
     """So many before-images are kept at most."""
-    for module in (finality, state):
+    for module in (finality, rules_module):
         monkeypatch.setattr(module, "MOST_UNDOABLE", 12)
     return 12
 

@@ -12,9 +12,9 @@ import pytest
 from aiohttp import ClientSession
 from prometheus_client.parser import text_string_to_metric_families
 
+from listener.application.changes import ChangeSet
 from listener.application.errors import NodeUnavailable, StoreUnavailable
 from listener.application.interfaces import RowId
-from listener.application.state import ChangeSet
 from listener.application.webhooks import Failing, Status
 from listener.infrastructure.clock import SystemClock
 from listener.infrastructure.observability.health import Health, HealthServer

@@ -5,7 +5,8 @@ from typing import Any
 import orjson
 import pytest
 
-from listener.application.state import ChangeSet, Finality
+from listener.application.changes import ChangeSet
+from listener.application.rules import Finality
 from listener.domain.events import ReorgDetected
 from listener.infrastructure.redis.commands import LISTED, rows
 from tests.fakes.build import block, created, digest, head, rules, swap, token

@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from listener.application.state import CandleChange, ChangeSet, Finality, MarketState, Rules, Written
+from listener.application.changes import CandleChange, ChangeSet, MarketState
+from listener.application.rules import Finality, Rules
+from listener.application.state import Written
 from listener.application.use_cases.process_block import (
     HISTORY_REASON,
     fold_minutes,

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from listener.application.changes import Head
 from listener.application.errors import (
     InvalidConfiguration,
     NodeUnavailable,
@@ -17,6 +18,7 @@ from listener.application.errors import (
     WrongChain,
 )
 from listener.application.interfaces import ChainSource, Contents
+from listener.application.rules import Finality
 from listener.application.services.fetching import FetchLimits
 from listener.application.services.follower import Follower, FollowerLimits
 from listener.application.services.rebuild import (
@@ -30,7 +32,6 @@ from listener.application.services.rebuild import (
     Rebuilder,
     differences,
 )
-from listener.application.state import Finality, Head
 from listener.domain.value_objects import Address, MarketId
 from tests.fakes.build import (
     CHAIN_ID,

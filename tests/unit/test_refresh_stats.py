@@ -1,6 +1,6 @@
 """Time passes without a trade: figures roll off, candles close, idle markets shrink."""
 
-from listener.application.state import Finality, Rules
+from listener.application.rules import Finality, Rules
 from listener.application.use_cases.process_block import HISTORY_REASON, next_due
 from listener.application.use_cases.refresh_stats import refresh
 from listener.domain.events import CandlesClosed, StatsUpdated

@@ -4,7 +4,8 @@ from collections import Counter
 
 import pytest
 
-from listener.application.state import Rules, StreamState
+from listener.application.rules import Rules
+from listener.application.state import StreamState
 from listener.application.use_cases.resolve_block import (
     MALFORMED,
     MARKET_TAKEN,

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from listener.application.changes import ChangeSet, MarketState
 from listener.application.history import Emitter, History
-from listener.application.state import ChangeSet, MarketState, StreamState
+from listener.application.state import StreamState
 from listener.application.use_cases.process_block import process_blocks
 from listener.application.use_cases.resolve_block import (
     MALFORMED,

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from listener.application.state import Finality, Rules
+from listener.application.rules import Finality, Rules
 from listener.domain.events import CandleUpdated, MarketRemoved, ReorgDetected, StatsUpdated
 from listener.domain.value_objects import DAY_MS, MINUTE_MS, MarketId
 from tests.fakes.brute import changed_minute, day_of, figures_in, figures_of, series_of

@@ -1,7 +1,7 @@
 """The newest before-images are at hand, and never those of other blocks."""
 
+from listener.application.changes import BlockUndo, ChangeSet
 from listener.application.services.undos import MOST, RecentUndos
-from listener.application.state import BlockUndo, ChangeSet
 from listener.domain.events import ReorgDetected
 from listener.domain.value_objects import BlockRef
 from tests.fakes.build import block, head

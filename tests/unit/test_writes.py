@@ -8,7 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
-from listener.application.state import BlockUndo, CandleChange, ChangeSet, Finality, MarketState
+from listener.application.changes import BlockUndo, CandleChange, ChangeSet, MarketState
+from listener.application.rules import Finality
 from listener.domain.entities import Candle, Market, MarketStats, Trade
 from listener.domain.value_objects import DAY_MS, MINUTE_MS, ONE_MINUTE, MarketId
 from listener.infrastructure.redis import codec

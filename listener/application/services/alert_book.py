@@ -4,8 +4,8 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Final
 
+from listener.application.changes import ChangeSet
 from listener.application.interfaces import AlertStore, Clock, MarketStore, RuleChanges
-from listener.application.state import ChangeSet
 from listener.application.use_cases.raise_alerts import Watch
 from listener.domain.alert_gauges import Trail
 from listener.domain.alert_index import RuleIndex

@@ -3,7 +3,8 @@
 from typing import Final
 
 from listener.application.interfaces import ChainSource, Clock
-from listener.application.state import MOST_UNDOABLE, Finality, StreamState
+from listener.application.rules import MOST_UNDOABLE, Finality
+from listener.application.state import StreamState
 from listener.domain.value_objects import BlockRef
 
 FINALIZED_EVERY_S: Final = 15.0

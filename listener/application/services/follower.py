@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
+from listener.application.changes import ChangeSet, Head, MarketState
 from listener.application.errors import (
     ListenerError,
     OrphanedHead,
@@ -29,6 +30,7 @@ from listener.application.interfaces import (
     Observer,
     Signal,
 )
+from listener.application.rules import Rules
 from listener.application.services.alert_book import AlertBook, NoAlerts
 from listener.application.services.corrections import Corrections
 from listener.application.services.fetching import Fetcher, FetchLimits
@@ -39,14 +41,7 @@ from listener.application.services.markets import Markets
 from listener.application.services.recovery import Recovery
 from listener.application.services.tip_watch import TipWatch
 from listener.application.services.undos import RecentUndos
-from listener.application.state import (
-    ChangeSet,
-    Head,
-    MarketState,
-    Rules,
-    StreamState,
-    Written,
-)
+from listener.application.state import StreamState, Written
 from listener.application.use_cases.process_block import closed_by, process_blocks
 from listener.application.use_cases.refresh_stats import refresh
 from listener.application.use_cases.resolve_block import (

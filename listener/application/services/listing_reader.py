@@ -12,7 +12,7 @@ from listener.application.listing import (
     LocatedFacts,
     PoolTerms,
 )
-from listener.application.state import Rules
+from listener.application.rules import Rules
 from listener.application.use_cases.list_events import emitters, list_events
 
 TERMS_KEPT: Final = 10_000

@@ -16,8 +16,8 @@ from listener.application.listing import (
     ListingStore,
     Pair,
 )
+from listener.application.rules import Rules
 from listener.application.services.listing_reader import ListingReader
-from listener.application.state import Rules
 from listener.domain.entities import Market
 from listener.domain.errors import InvalidValue
 from listener.domain.facts import MarketAnnounced

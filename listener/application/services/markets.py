@@ -4,9 +4,9 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
+from listener.application.changes import ChangeSet, Head, MarketState
 from listener.application.errors import ListenerError, Superseded, TornData
 from listener.application.interfaces import MarketStore
-from listener.application.state import ChangeSet, Head, MarketState
 from listener.domain.errors import MinutesMissing
 from listener.domain.value_objects import MINUTE_MS, MarketId, Timestamp
 

@@ -10,6 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
 
+from listener.application.changes import Head
 from listener.application.errors import (
     ChainRestarted,
     InterruptedReset,
@@ -24,7 +25,6 @@ from listener.application.history import History
 from listener.application.interfaces import ChainSource, Clock, Contents, Generations, Observer
 from listener.application.services.follower import Follower
 from listener.application.services.supervisor import keep_running
-from listener.application.state import Head
 from listener.domain.facts import BlockFacts, Fact, MarketAnnounced
 from listener.domain.value_objects import BlockRef, MarketId
 

@@ -6,6 +6,7 @@ There is no other way to start, after a crash or without one.
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from listener.application.changes import Head
 from listener.application.errors import (
     ChainRestarted,
     SettingsChanged,
@@ -21,7 +22,7 @@ from listener.application.interfaces import (
     MarketStore,
     StoredStream,
 )
-from listener.application.state import Head, StreamState
+from listener.application.state import StreamState
 from listener.domain.value_objects import Address, BlockRef
 
 RESET_HINT: Final = "run `listener reset` to forget the stored data and load the chain from the start"

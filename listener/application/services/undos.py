@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Final
 
-from listener.application.state import BlockUndo, ChangeSet
+from listener.application.changes import BlockUndo, ChangeSet
 from listener.domain.value_objects import BlockRef
 
 MOST: Final = 8

@@ -9,7 +9,7 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 
 from listener.application.listing import ListedBlock, ListedEvent, LocatedFacts, PoolTerms
-from listener.application.state import Rules
+from listener.application.rules import Rules
 from listener.application.use_cases.resolve_block import resolve_blocks
 from listener.domain.entities import Market, TokenInfo
 from listener.domain.facts import BlockFacts, Fact, Graduated, MarketAnnounced, Swapped

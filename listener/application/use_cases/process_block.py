@@ -9,18 +9,18 @@ from dataclasses import replace
 from itertools import chain, groupby
 from typing import NamedTuple
 
-from listener.application.history import BulkFold, Emitter
-from listener.application.state import (
+from listener.application.changes import (
     BlockUndo,
     CandleChange,
     ChangeSet,
     Head,
     MarketState,
     MarketUndo,
-    Rules,
-    StreamState,
     outgrown,
 )
+from listener.application.history import BulkFold, Emitter
+from listener.application.rules import Rules
+from listener.application.state import StreamState
 from listener.application.use_cases.raise_alerts import (
     NOTHING_WATCHED,
     Minutes,

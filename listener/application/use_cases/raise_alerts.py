@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from listener.application.state import AlertUndo, ChangeSet, MarketState
+from listener.application.changes import AlertUndo, ChangeSet, MarketState
 from listener.domain.alert_calm import Before, calm_of
 from listener.domain.alert_gauges import Reading, Trail, read_gauges
 from listener.domain.alert_index import RuleIndex

@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import replace
 
-from listener.application.state import ChangeSet, MarketState, Rules, StreamState
+from listener.application.changes import ChangeSet, MarketState
+from listener.application.rules import Rules
+from listener.application.state import StreamState
 from listener.application.use_cases.process_block import HISTORY_REASON, closed_by, next_due
 from listener.domain.entities import Candle
 from listener.domain.value_objects import MarketId, Timestamp

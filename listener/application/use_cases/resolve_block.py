@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from listener.application.history import Emitter, History, TradeBatch
-from listener.application.state import Rules
+from listener.application.rules import Rules
 from listener.domain.entities import Market, TokenInfo
 from listener.domain.facts import BlockFacts, Graduated, Malformed, MarketAnnounced, Swapped
 from listener.domain.value_objects import Address, BlockRef, MarketId, TradeId

@@ -8,14 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
-from listener.application.state import (
-    BlockUndo,
-    CandleChange,
-    ChangeSet,
-    MarketState,
-    Rules,
-    StreamState,
-)
+from listener.application.changes import BlockUndo, CandleChange, ChangeSet, MarketState
+from listener.application.rules import Rules
+from listener.application.state import StreamState
 from listener.application.use_cases.process_block import next_due
 from listener.application.use_cases.raise_alerts import take_back
 from listener.domain.alerts import AlertRule

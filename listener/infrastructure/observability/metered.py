@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from time import perf_counter
 from typing import Any, Final, TypeVar
 
+from listener.application.changes import ChangeSet
 from listener.application.errors import ListenerError
 from listener.application.interfaces import Clock, RowId
-from listener.application.state import ChangeSet
 from listener.domain.value_objects import BlockRef
 from listener.infrastructure.blockchain.heads import HintSlot
 from listener.infrastructure.blockchain.rpc import HttpRpc, Reply

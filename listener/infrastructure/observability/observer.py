@@ -5,8 +5,8 @@ from typing import Final
 
 import structlog
 
+from listener.application.changes import ChangeSet
 from listener.application.interfaces import RowId
-from listener.application.state import ChangeSet
 from listener.domain.value_objects import BlockRef, format_decimal
 from listener.infrastructure.observability.health import Health
 from listener.infrastructure.observability.logs import SecretMask

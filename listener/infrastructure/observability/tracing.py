@@ -8,9 +8,9 @@ from threading import Thread
 from typing import TYPE_CHECKING, Final
 
 from listener import __version__
+from listener.application.changes import ChangeSet
 from listener.application.errors import InvalidConfiguration
 from listener.application.interfaces import Clock, RowId
-from listener.application.state import ChangeSet
 from listener.infrastructure.observability.health import Health
 from listener.infrastructure.observability.logs import SecretMask
 from listener.infrastructure.observability.metered import MeteredObserver

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 
-from listener.application.state import AlertUndo
+from listener.application.changes import AlertUndo
 from listener.domain.alerts import Alert, AlertCondition, AlertKind, AlertRule, StateKey
 from listener.domain.value_objects import MarketId, TradeId, format_decimal
 

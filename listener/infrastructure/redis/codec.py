@@ -9,8 +9,9 @@ import msgspec
 import orjson
 from msgspec import Raw
 
+from listener.application.changes import AlertUndo, BlockUndo, MarketUndo
 from listener.application.rows import CandleRow, TradeRow
-from listener.application.state import AlertUndo, BlockUndo, MarketUndo, Written
+from listener.application.state import Written
 from listener.domain.entities import Candle, Market, MarketStats, Trade
 from listener.domain.value_objects import (
     Address,

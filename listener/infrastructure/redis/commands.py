@@ -8,7 +8,8 @@ from typing import Final
 import numpy as np
 import orjson
 
-from listener.application.state import CandleBatch, ChangeSet, Head, Rules
+from listener.application.changes import CandleBatch, ChangeSet, Head
+from listener.application.rules import Rules
 from listener.domain.entities import Market
 from listener.domain.events import (
     AlertTriggered,

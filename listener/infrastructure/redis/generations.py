@@ -6,9 +6,10 @@ from typing import Any, Final
 
 import orjson
 
+from listener.application.changes import Head
 from listener.application.errors import InconsistentReply, Superseded
 from listener.application.interfaces import Contents
-from listener.application.state import Head, Rules
+from listener.application.rules import Rules
 from listener.domain.value_objects import ONE_MINUTE, MarketId
 from listener.infrastructure.redis.alert_codec import carry_alerts
 from listener.infrastructure.redis.client import Command, Database, Word

@@ -7,9 +7,11 @@ from decimal import Decimal
 from importlib.resources import files
 from typing import Any, Final
 
+from listener.application.changes import BlockUndo, ChangeSet, Head, MarketState
 from listener.application.errors import ForeignData, InterruptedReset, NewerSchema, Superseded, TornData
 from listener.application.interfaces import ChainIdentity, RowId, StoredStream
-from listener.application.state import BlockUndo, ChangeSet, Head, MarketState, Rules, StreamState, Written
+from listener.application.rules import Rules
+from listener.application.state import StreamState, Written
 from listener.domain.entities import Candle
 from listener.domain.rolling import RollingDay
 from listener.domain.value_objects import DAY_MS, MINUTE_MS, BlockRef, MarketId, Timestamp
