@@ -150,7 +150,7 @@ def test_a_program_beside_the_service(system: System, tmp_path: Path) -> None:
 
 @pytest.mark.timeout(60)
 def test_bad_handlers_stop_nothing(system: System, tmp_path: Path) -> None:
-    """Handlers that fail, hang and stop: a good one gets every trade, blocks are followed, `/ready` is 200."""
+    """Handlers that fail, hang and stop: a good one gets every trade, and `/ready` is 200."""
     launchpad = system.deploy()
     factory = str(launchpad.factory.address)
     curves = [launchpad.create("Token", "T")]

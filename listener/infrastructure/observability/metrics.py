@@ -21,8 +21,8 @@ from prometheus_client import (
 from prometheus_client.process_collector import ProcessCollector
 
 from listener import __version__
-from listener.application.changes import ChangeSet
 from listener.application.interfaces import Clock, RowId
+from listener.application.state import ChangeSet
 from listener.application.use_cases.resolve_block import (
     MALFORMED,
     MARKET_TAKEN,
@@ -197,7 +197,7 @@ class Metrics:
         self._retries.labels(service).inc()
 
     def handler_event(self, handler: str, outcome: str, count: int = 1) -> None:
-        """A handler has handled, failed at, skipped or stopped before an event; with 0 it may come to."""
+        """A handler has handled, failed at or skipped an event, or stopped before it."""
         self._handler_events.labels(handler, outcome).inc(count)
 
     def term_ended(self) -> None:
