@@ -21,8 +21,8 @@ from prometheus_client import (
 from prometheus_client.process_collector import ProcessCollector
 
 from listener import __version__
+from listener.application.changes import ChangeSet
 from listener.application.interfaces import Clock, RowId
-from listener.application.state import ChangeSet
 from listener.application.use_cases.resolve_block import (
     MALFORMED,
     MARKET_TAKEN,
