@@ -17,6 +17,8 @@ from listener.commands.webhooks import app
 from listener.demo.launchpad import ETHER
 from listener.demo.processes import Child
 from tests.e2e.system import CHAIN_ID, System, get_json
+from tests.e2e.test_alerts import make
+from tests.e2e.test_reorgs import SETTINGS, buy
 from tests.fakes.receiver import Receiver, Stall, answer, receiving
 
 OUTBOX: Final = f"outbox:{{{CHAIN_ID}}}"
@@ -113,6 +115,27 @@ def test_trades_arrive(system: System, database: redis.Redis, receiver: Receiver
     for item in json.loads(command(system, "list", "--json")):
         command(system, "delete", item["id"])
     system.wait(lambda: children(listener.process.pid) == set(), "the end of the process")
+
+
+@pytest.mark.timeout(90)
+def test_alerts_and_reorgs_arrive(system: System, receiver: Receiver) -> None:
+    """An alert of a real trade; when a reorg takes the trade back, word of that, and the alert retracted."""
+    launchpad = system.deploy()
+    curve = launchpad.create("One", "ONE")
+    system.start_listener(launchpad.factory.address, **QUICK | SETTINGS)
+    system.wait_for_block(launchpad.web3.eth.block_number)
+    _, secret = create(system, receiver.url, "alert", "reorg")
+    [rule] = make(system, {"kind": "trade_size", "threshold": "0.9", "repeat": True})
+    launchpad.buy(curve, ETHER)
+    system.wait(lambda: len(receiver.events("alert")) == 1, "the alert")
+    launchpad.rpc("anvil_reorg", 1, [[buy(launchpad, curve, 4, ETHER // 2), 0]])
+    system.wait(lambda: len(receiver.events("alert")) == 2, "the retraction")
+    alert, undone = receiver.events("alert")
+    assert alert["rule"] == rule.id
+    assert undone == alert | {"retracted": True}
+    [reorg] = receiver.events("reorg")
+    assert reorg["orphaned"] == [alert["bh"]]
+    assert receiver.verified(secret)
 
 
 @pytest.mark.timeout(90)
