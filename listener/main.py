@@ -14,21 +14,16 @@ from contextlib import AsyncExitStack, suppress
 import structlog
 
 from listener import __version__
-from listener.application.errors import (
-    GatewayStopped,
-    InvalidConfiguration,
-    ListenerError,
-    WebhooksStopped,
-)
+from listener.application.errors import InvalidConfiguration, ListenerError
 from listener.application.services.auditor import AuditLimits, Auditor
 from listener.application.services.follower import Follower
 from listener.application.services.leadership import Leadership
 from listener.application.services.publisher import Publisher, PublisherLimits
 from listener.application.services.supervisor import keep_running
+from listener.children import Children
 from listener.config.gateway import check_exposure
 from listener.config.settings import Settings, load_settings
 from listener.infrastructure.blockchain.heads import NewHeads
-from listener.infrastructure.child_process import ChildProcess, Program
 from listener.infrastructure.clock import LocalSignal, SystemClock
 from listener.infrastructure.listening import server_tls
 from listener.infrastructure.observability.health import Health, HealthServer
@@ -48,7 +43,6 @@ from listener.infrastructure.redis.lease import RedisLease
 from listener.infrastructure.redis.outbox import OutboxBounds, RedisOutbox
 from listener.infrastructure.redis.store import RedisStore
 from listener.infrastructure.redis.webhook_store import RedisWebhooks
-from listener.infrastructure.webhooks.supervision import WebhookWatch
 from listener.infrastructure.websocket.backend import SocketIoBackend
 from listener.running import until_stopped
 from listener.wiring import Node, follower_limits, listing_recorder
@@ -59,10 +53,6 @@ MESSAGE_BYTES = 900_000
 COLLECT_AFTER = (200_000, 20, 100)
 """Thresholds of the garbage collector's generations."""
 AUDIT_BLOCKS = 16
-GATEWAY = Program("the gateway's process", (sys.executable, "-m", "listener.serving"), GatewayStopped)
-DELIVERY = Program(
-    "the process that delivers webhooks", (sys.executable, "-m", "listener.delivering"), WebhooksStopped
-)
 READERS_OUTBOX_BYTES = 16_000_000
 """Rows are kept up to this size where only the gateway's clients read them: they come back within minutes.
 
@@ -107,6 +97,9 @@ class Service:
             self._outbox_bounds(),
         )
         self._webhooks = RedisWebhooks(self._database, self._keys)
+        self._children = Children(
+            settings, self._server, self._webhooks, self._clock, self._observer, self._keep_rows
+        )
         self._commits = LocalSignal()
         self._audit_wanted = LocalSignal()
         self._hints = MeteredHints(settings.poll_interval_ms / 1000, self._metrics)
@@ -143,49 +136,13 @@ class Service:
                 parts = (
                     ("leadership", self._leadership.run, ""),
                     ("loop", self._loop_lag.run, "loop"),
-                    *await self._gateway(),
-                    *self._delivery(),
+                    *await self._children.parts(),
                 )
                 for name, part, blame in parts:
                     tasks.create_task(keep_running(part, self._clock, self._observer, blame=blame), name=name)
 
-    async def _gateway(self) -> list[tuple[str, Callable[[], Awaitable[None]], str]]:
-        """The gateway's process, whether we lead or stand by. Where it fails, all else goes on."""
-        if not self._settings.gateway_enabled:
-            return []
-        upstream = ("--upstream", await self._server.start_internal())
-        process = ChildProcess(
-            GATEWAY._replace(command=(*GATEWAY.command, *upstream)),
-            {"--listening": self._server.public},
-            self._gateway_serves,
-            self._gateway_gone,
-        )
-        return [("gateway", process.run, "gateway")]
-
-    def _delivery(self) -> list[tuple[str, Callable[[], Awaitable[None]], str]]:
-        """The process that delivers webhooks, whether we lead or stand by. If it fails, all else goes on."""
-        if not self._settings.webhooks_enabled:
-            return []
-        child = ChildProcess(DELIVERY, serves=self._delivery_works)
-        watch = WebhookWatch(self._webhooks, child, self._clock, self._webhooks_wanted)
-        return [("webhooks", watch.run, "webhooks")]
-
-    async def _delivery_works(self) -> None:
-        self._observer.healthy("webhooks")
-
-    def _webhooks_wanted(self, wanted: bool) -> None:  # noqa: FBT001 - the only one
-        """Endpoints may be away for long, as a backend may."""
-        self._store.keep_rows(self._outbox_bounds(patient=wanted))
-        if not wanted:
-            self._observer.healthy("webhooks")
-
-    async def _gateway_serves(self) -> None:
-        self._observer.healthy("gateway")
-        await self._server.leave_public()
-        structlog.get_logger("listener").info("Gateway serves")
-
-    async def _gateway_gone(self) -> None:
-        await self._server.answer_public()
+    def _keep_rows(self, patient: bool) -> None:  # noqa: FBT001 - the only one
+        self._store.keep_rows(self._outbox_bounds(patient=patient))
 
     def _outbox_bounds(self, *, patient: bool = False) -> OutboxBounds:
         """What is kept; less where nobody reads it who may be away for long."""

@@ -8,7 +8,7 @@ from listener.application.services.fetching import FetchLimits
 from listener.application.services.follower import FollowerLimits
 from listener.application.services.listing_reader import ListingReader
 from listener.application.services.listings import Listings
-from listener.application.services.recorder import FinalBlocks, ListingRecorder, RecorderLimits
+from listener.application.services.recorder import FinalLedger, ListingRecorder, RecorderLimits
 from listener.config.settings import Settings
 from listener.infrastructure.blockchain.endpoints import Endpoints, Notices
 from listener.infrastructure.blockchain.listing_source import RpcListingChain
@@ -107,7 +107,7 @@ def listing_recorder(
     settings: Settings,
     node: Node,
     database: Database,
-    ledger: FinalBlocks,
+    ledger: FinalLedger,
     clock: Clock,
     observer: Observer,
 ) -> ListingRecorder:

@@ -163,7 +163,7 @@ class Follower:
 
     @property
     def final(self) -> BlockRef | None:
-        """See `FinalBlocks.final`; None as well while history is loaded."""
+        """See `FinalLedger.final`; None as well while history is loaded."""
         if self._state is None or len(self._state.window) < 2:
             return None
         return self._state.newest_final(self._rules)

@@ -15,7 +15,7 @@ SERVICE: Final = "listings"
 """What troubles are reported as."""
 
 
-class FinalBlocks(Protocol):
+class FinalLedger(Protocol):
     """What the recorder sees of the follower."""
 
     @property
@@ -53,7 +53,7 @@ class ListingRecorder:
     def __init__(
         self,
         *,
-        ledger: FinalBlocks,
+        ledger: FinalLedger,
         reader: ListingReader,
         records: ListingRecords,
         clock: Clock,
