@@ -126,7 +126,10 @@ async def test_through_reorgs_and_crashes(side: Side, valkey_port: int, seed: in
     async with running(make()):
         await until(lambda: delivered(side, "store"))
     assert view == await stored(side)
-    assert any(isinstance(event, CandleClosed) and event.corrected for event in seen.values())
+    closed = [event for event in seen.values() if isinstance(event, CandleClosed)]
+    first = [(e.market, e.interval, e.candle.open_time) for e in closed if not e.corrected]
+    assert len(first) == len(set(first)), "a candle was told closed twice, under two keys"
+    assert any(event.corrected for event in closed)
 
 
 async def test_what_is_open_and_a_new_name(side: Side, valkey_port: int) -> None:
