@@ -156,9 +156,12 @@ class Receiver:
                 seen.setdefault(request.id, said["items"])
         return [item for items in seen.values() for item in items]
 
-    def verified(self, secret: str) -> bool:
-        """Whether every request has the signature of a secret."""
-        return all(verify(secret, request.headers, request.body) == request.id for request in self.requests)
+    def verified(self, secret: str, now_s: float | None = None) -> bool:
+        """Whether every request has the signature of a secret, and is fresh, now or at another time."""
+        return all(
+            verify(secret, request.headers, request.body, now_s=now_s) == request.id
+            for request in self.requests
+        )
 
     def close(self) -> None:
         """Stop."""
